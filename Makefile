@@ -10,17 +10,18 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install -qq
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-vllm check format docs clean help
+.PHONY: demo test test-slow test-vllm test-its-hub check format docs clean help
 
 help:
-	@echo "make demo       score real input with the built-in models"
-	@echo "make test       run the tests"
-	@echo "make test-slow  run the long tests, which 'make test' leaves out"
-	@echo "make test-vllm  run the tests of the vLLM backend, in an environment with vLLM's CPU build"
-	@echo "make check      ruff and mypy"
-	@echo "make format     let ruff mend what it can"
-	@echo "make docs       write the generated pages of docs/"
-	@echo "make clean      remove the environment and what tools left behind"
+	@echo "make demo          score real input with the built-in models"
+	@echo "make test          run the tests"
+	@echo "make test-slow     run the long tests, which 'make test' leaves out"
+	@echo "make test-vllm     run the tests of the vLLM backend, in an environment with vLLM's CPU build"
+	@echo "make test-its-hub  run the tests against its_hub 0.3, in an environment of its own"
+	@echo "make check         ruff and mypy"
+	@echo "make format        let ruff mend what it can"
+	@echo "make docs          write the generated pages of docs/"
+	@echo "make clean         remove the environments and what tools left behind"
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -44,7 +45,7 @@ docs: $(VENV)/.demo
 	$(PY) -m reward_hub families --markdown > docs/families.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(ITS_HUB_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find reward_hub tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each says that what it names was installed from the files that it depends on.
@@ -89,5 +90,21 @@ $(VLLM_VENV)/.engine: constraints-vllm.txt
 
 # Installed, so that vLLM's processes find the plug-in.
 $(VLLM_VENV)/.dev: pyproject.toml $(VLLM_VENV)/.engine
-	$(VLLM_PY) -m pip install -qq -c constraints-vllm.txt -e '.[dev]'
+	$(VLLM_PY) -m pip install -qq -c constraints-vllm.txt -e '.[test]'
+	@touch $@
+
+# its_hub 0.3.5 holds litellm below 1.75 and cannot stand beside 1.2.0: its tests have an environment of their own.
+ITS_HUB_VENV ?= .venv-its-hub
+ITS_HUB_PY := $(ITS_HUB_VENV)/bin/python
+
+# The tests skip where its_hub is missing; here that is an error.
+test-its-hub: $(ITS_HUB_VENV)/.dev
+	LITELLM_LOCAL_MODEL_COST_MAP=True $(ITS_HUB_PY) -W ignore -c 'import its_hub.base, its_hub.algorithms'
+	$(ITS_HUB_PY) -m pytest tests/integrations/its_hub_0_3 $(PYTEST_ARGS)
+
+$(ITS_HUB_VENV)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(ITS_HUB_VENV)
+	$(ITS_HUB_PY) -m pip install -qq $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
+	grep -v '^its-hub==' constraints.txt > $(ITS_HUB_VENV)/constraints.txt
+	$(ITS_HUB_PY) -m pip install -qq -c $(ITS_HUB_VENV)/constraints.txt -e '.[test]' its-hub==0.3.5
 	@touch $@

@@ -14,9 +14,15 @@ __version__ = "0.2.0"
 _HOME = {
     "AutoRM": "reward_hub.auto",
     "BaseRM": "reward_hub.base",
+    "CalibratedRM": "reward_hub.calibrated_rm",
+    "calibrate": "reward_hub.calibrated_rm",
+    "load_calibration": "reward_hub.calibrated_rm",
     "PRMResult": "reward_hub.base",
     "AggregationMethod": "reward_hub.base",
+    "EnsembleRM": "reward_hub.ensemble",
+    "CachedRM": "reward_hub.cache",
     "DrSow": "reward_hub.drsow",
+    "LLMJudge": "reward_hub.judge",
     "register_family": "reward_hub.registry",
     "register_backend": "reward_hub.registry",
     "RewardHubError": "reward_hub.errors",
@@ -30,6 +36,7 @@ _HOME = {
     "BackendError": "reward_hub.errors",
     "ServerError": "reward_hub.errors",
     "ServerTimeoutError": "reward_hub.errors",
+    "BudgetExceededError": "reward_hub.errors",
     "JudgeParseError": "reward_hub.errors",
     "RegistryError": "reward_hub.errors",
     "CacheError": "reward_hub.errors",
@@ -42,8 +49,14 @@ if TYPE_CHECKING:
     from reward_hub.base import AggregationMethod as AggregationMethod
     from reward_hub.base import BaseRM as BaseRM
     from reward_hub.base import PRMResult as PRMResult
+    from reward_hub.cache import CachedRM as CachedRM
+    from reward_hub.calibrated_rm import CalibratedRM as CalibratedRM
+    from reward_hub.calibrated_rm import calibrate as calibrate
+    from reward_hub.calibrated_rm import load_calibration as load_calibration
     from reward_hub.drsow import DrSow as DrSow
+    from reward_hub.ensemble import EnsembleRM as EnsembleRM
     from reward_hub.errors import BackendError as BackendError
+    from reward_hub.errors import BudgetExceededError as BudgetExceededError
     from reward_hub.errors import CacheError as CacheError
     from reward_hub.errors import CheckpointError as CheckpointError
     from reward_hub.errors import InputTooLongError as InputTooLongError
@@ -57,6 +70,7 @@ if TYPE_CHECKING:
     from reward_hub.errors import ServerTimeoutError as ServerTimeoutError
     from reward_hub.errors import UnknownModelError as UnknownModelError
     from reward_hub.errors import UnsupportedError as UnsupportedError
+    from reward_hub.judge import LLMJudge as LLMJudge
     from reward_hub.registry import register_backend as register_backend
     from reward_hub.registry import register_family as register_family
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,6 +33,17 @@ _SERVER_ARGUMENTS: dict[str, Any] = {
     "max_retries": 4,
     "max_concurrency": 32,
 }
+
+# Engine options that change numbers by more than rounding: they are part of the fingerprint. The others (memory,
+# parallel workers, compilation) are not, so that a run may go on, and a cache serve, on another machine.
+_NUMBER_CHANGING = frozenset(
+    {
+        *("quantization", "quantization_config", "load_format", "model_loader_extra_config", "model_weights"),
+        *("kv_cache_dtype", "kv_cache_dtype_skip_layers", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
+        *("hf_overrides", "model_class_overrides", "disable_sliding_window", "additional_config"),
+        *("worker_cls", "worker_extension_cls"),
+    }
+)
 
 
 class AutoRM:
@@ -101,7 +113,8 @@ class AutoRM:
                 it speaks where that is not found. `model` is the served name, `reference` too, or another address.
             checkpoint: "api": id or folder of what the server holds; default: `model`, else what the server names.
             timeout_s, max_retries, max_concurrency: "api": of one attempt; further attempts; requests at a time.
-            engine_options: options of the engine itself; an unknown one is a TypeError.
+            engine_options: options of the engine itself; an unknown one is a TypeError. Published judges
+                (`reward_hub.judge.published`) take those of `LLMJudge` (`temperature`, `n_samples`, ...) too.
 
         Raises:
             UnknownModelError: no such model, or no family fits.
@@ -109,6 +122,8 @@ class AutoRM:
             RemoteCodeRefusedError: the checkpoint needs code that was not allowed.
             TypeError: an option that the engine or the family does not have.
         """
+        # The first statement: nothing but the arguments is in it.
+        asked = dict(locals())
         server = {
             "api_base": api_base,
             "api_key": api_key,
@@ -121,6 +136,11 @@ class AutoRM:
         method = registry.BACKEND_ALIASES.get(load_method, load_method)
         if method == "auto" and api_base is not None:
             method = "api"
+        from reward_hub.judge import loading as judges
+
+        judge = judges.form_name_of(str(model), family, checkpoint, dialect)
+        if judge is not None:
+            return judges.load_judge(str(model), judge, method, given=_not_default(asked), extra=engine_options)
         if method not in ("auto", "api"):
             registry.backend_class(method)
         if method != "api":
@@ -236,6 +256,11 @@ class AutoRM:
                 weights_id=located.files.fingerprint,
                 aggregation=None if aggregation is None else aggregation_name(aggregation),
                 batch_size=batch_size,
+                numerics={
+                    name: value
+                    for name, value in {"quantization_config": quantization_config, **engine_options}.items()
+                    if name in _NUMBER_CHANGING and value is not None
+                },
             )
 
         if implicit_rm.is_implicit(located.family):
@@ -478,6 +503,16 @@ def _gpu_there() -> bool:
     return bool(torch.cuda.is_available())
 
 
+def _not_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The optional arguments of `AutoRM.load` that the caller changed; which model and engine is said apart."""
+    given = {}
+    for name, parameter in inspect.signature(AutoRM.load).parameters.items():
+        optional = name not in ("model", "load_method", "family", "engine_options")
+        if optional and arguments[name] is not parameter.default and arguments[name] != parameter.default:
+            given[name] = arguments[name]
+    return given
+
+
 def _refuse_server_arguments(method: str, arguments: Mapping[str, Any]) -> None:
     for name, value in arguments.items():
         if value != _SERVER_ARGUMENTS[name]:
@@ -494,8 +529,6 @@ def _refuse_arguments(arguments: Mapping[str, tuple[Any, Any]], method: str, why
 def _check_engine_options(options: Mapping[str, Any], known: frozenset[str], backend: str) -> None:
     for name in options:
         if name not in known:
-            import inspect
-
             names = [*known, *inspect.signature(AutoRM.load).parameters]
             near = registry.nearest(name, [n for n in names if n != "engine_options"])
             hint = f" Did you mean {near[0]!r}?" if near else f" Its own options: {', '.join(sorted(known))}."

@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -21,6 +22,16 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     Raises:
         RuntimeError: called from the private loop itself, which would wait for itself for ever.
     """
+    future = start(coroutine)
+    try:
+        return future.result()
+    except BaseException:
+        future.cancel()
+        raise
+
+
+def start(coroutine: Coroutine[Any, Any, T]) -> Future[T]:
+    """Begin what `run_sync` waits for; the caller does something else before it asks for the result."""
     loop = _get_loop()
     try:
         inside = asyncio.get_running_loop() is loop
@@ -29,12 +40,7 @@ def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
     if inside:
         coroutine.close()
         raise RuntimeError("A synchronous call from inside an asynchronous model; await the a-form (ascore) instead.")
-    future = asyncio.run_coroutine_threadsafe(coroutine, loop)
-    try:
-        return future.result()
-    except BaseException:
-        future.cancel()
-        raise
+    return asyncio.run_coroutine_threadsafe(coroutine, loop)
 
 
 def _get_loop() -> asyncio.AbstractEventLoop:

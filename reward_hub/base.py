@@ -112,6 +112,7 @@ class BaseRM:
         kind: "outcome", "process" or "pairwise".
         higher_is_better: False for costs; `rank`, `best_of_n` and `compare` honour it.
         max_length: most tokens of one conversation, where there is a limit.
+        deterministic: False where one conversation may get another score the next time (a judge that samples).
     """
 
     name: str = ""
@@ -119,6 +120,7 @@ class BaseRM:
     kind: Kind = "outcome"
     higher_is_better: bool = True
     max_length: int | None = None
+    deterministic: bool = True
     step_delimiter: str = "\n\n"
     """Where a response is split when a process model is given no steps."""
 
@@ -163,7 +165,7 @@ class BaseRM:
             if len(scores) != len(batch):
                 raise BackendError(f"{type(self).__name__}.score_batch gave {len(scores)} scores for {len(batch)}.")
             return [self._own_details(score) for score in scores]
-        return [self._guard(lambda c=c: self._call_own(c), i, options) for i, c in enumerate(conversations)]  # type: ignore[misc]
+        return [self._guard(lambda c=c: self._call_own(c, options), i, options) for i, c in enumerate(conversations)]  # type: ignore[misc]
 
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         return await asyncio.to_thread(self._score_many, conversations, options)
@@ -583,7 +585,7 @@ class BaseRM:
         return _Call.prepare(items, prepare, show, options, single)
 
     def _scored(self, call: _Call, show_progress: bool) -> list[Result]:
-        with _ProgressBar(call.n, show_progress) as update:
+        with ProgressBar(call.n, show_progress) as update:
             update(call.n - len(call.conversations))
             return (
                 self._score_many(call.conversations, replace(call.options, progress=update))
@@ -667,12 +669,12 @@ class BaseRM:
             if options.progress is not None:
                 options.progress(1)
 
-    def _call_own(self, conversation: Conversation) -> ScoreDetails:
+    def _call_own(self, conversation: Conversation, options: CallOptions) -> ScoreDetails:
         """Score one conversation by what the subclass overrides."""
         turns = [message.to_dict() for message in conversation.messages]
         if conversation.steps is not None and "score_steps" in self._own:
             steps = _call_accepting(self.score_steps, turns, {"steps": list(conversation.steps)})
-            total = aggregate(steps, self._default_aggregation())
+            total = aggregate(steps, options.aggregation or self._default_aggregation())
             return replace(self._own_details(total), step_scores=[float(s) for s in steps])
         if "score" in self._own:
             return self._own_details(self.score(turns))
@@ -743,7 +745,7 @@ class _Call:
         return values[0] if self.single else values
 
 
-class _ProgressBar:
+class ProgressBar:
     """A tqdm bar, or nothing."""
 
     def __init__(self, total: int, show: bool) -> None:

@@ -155,6 +155,7 @@ class CheckpointFiles:
         assert self.folder is not None
         digest = hashlib.sha256()
         names = {"config.json", "adapter_config.json", *self.weight_files, *(i.file for i in self.tensors.values())}
+        names |= {name for name in self.files if name.endswith(".py")}  # with trust_remote_code they are run
         for name in sorted(names):
             path = self.folder / name
             if path.is_file():

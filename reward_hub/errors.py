@@ -9,9 +9,10 @@ RewardHubError
 ├── MissingDependencyError [ImportError]                       the pip command to type
 ├── CheckpointError [ValueError]               .tensor         missing or misshapen tensors, broken files
 ├── BackendError [RuntimeError]                .index          an engine failed
-│   └── ServerError                            .status .retryable
-│       └── ServerTimeoutError [TimeoutError]
-├── JudgeParseError [ValueError]               .text           no verdict in the judge's text
+│   ├── ServerError                            .status .retryable
+│   │   └── ServerTimeoutError [TimeoutError]
+│   └── BudgetExceededError                    .used_tokens .used_cost   a judge may use no more
+├── JudgeParseError [ValueError]               .text .index    no verdict in the judge's text
 ├── RegistryError [ValueError]                                 a name registered twice
 └── CacheError [OSError]                                       the cache cannot be read or written
 """
@@ -129,12 +130,27 @@ class ServerTimeoutError(ServerError, TimeoutError):
         super().__init__(message, status=status, retryable=retryable, index=index)
 
 
+class BudgetExceededError(BackendError):
+    """The next call could go over a judge's budget; it was not sent. `used_cost` is None where no prices are known."""
+
+    def __init__(
+        self, message: str, *, used_tokens: int = 0, used_cost: float | None = None, index: int | None = None
+    ) -> None:
+        super().__init__(message, index=index)
+        self.used_tokens = used_tokens
+        self.used_cost = used_cost
+
+
 class JudgeParseError(RewardHubError, ValueError):
     """The judge's reply holds no verdict; `text` is the reply."""
 
-    def __init__(self, message: str, *, text: str = "") -> None:
+    def __init__(self, message: str, *, text: str = "", index: int | None = None) -> None:
         super().__init__(message)
         self.text = text
+        self.index = index
+
+    def __str__(self) -> str:
+        return _with_index(self.message, self.index)
 
 
 class RegistryError(RewardHubError, ValueError):

@@ -16,15 +16,14 @@ import logging
 import math
 import os
 import random
-import threading
 import time
-import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 import httpx
 
 from reward_hub.errors import ServerError, ServerTimeoutError
+from reward_hub.per_loop import PerLoop
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ def server_root(api_base: str) -> str:
     except httpx.InvalidURL as error:
         raise ServerError(f"api_base is no address: {error}.") from error
     if url.scheme not in ("http", "https") or not url.host:
-        raise ServerError(f"api_base={_shown(api_base)!r}: write http://host:port or https://host.")
+        raise ServerError(f"api_base={shown_address(api_base)!r}: write http://host:port or https://host.")
     return str(url.copy_with(query=None, fragment=None)).rstrip("/").removesuffix("/v1").rstrip("/")
 
 
@@ -105,16 +104,15 @@ class HttpClient:
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
         # A client of httpx belongs to the loop it was first used in, a semaphore too.
-        self._links: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Link] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
+        self._links = PerLoop(lambda: _Link(max_concurrency), lambda link: link.http.aclose())
 
     def __repr__(self) -> str:
-        return f"HttpClient({_shown(self.root)!r})"
+        return f"HttpClient({shown_address(self.root)!r})"
 
     @property
     def address(self) -> str:
         """The server's address, without the user and password that may stand in it."""
-        return _shown(self.root)
+        return shown_address(self.root)
 
     async def get(self, path: str, *, retries: int | None = None) -> Any:
         """The parsed reply to GET. See `post`."""
@@ -134,13 +132,10 @@ class HttpClient:
 
     def close(self) -> None:
         """Close the connections of every loop. A later request opens new ones."""
-        with self._lock:
-            links, self._links = dict(self._links), weakref.WeakKeyDictionary()
-        for loop, link in links.items():
-            link.close(loop)
+        self._links.close()
 
     async def _send(self, method: str, path: str, content: bytes | None, retries: int | None) -> Any:
-        link = await self._link()
+        link = await self._links.get()
         retries = self.max_retries if retries is None else retries
         attempt = 0
         # The slot is kept while waiting: a server in trouble gets fewer requests, not more.
@@ -163,14 +158,10 @@ class HttpClient:
                 await asyncio.sleep(wait_s)
 
     def _delay_s(self, attempt: int, retry_after_s: float | None) -> float:
-        backoff = min(MAX_DELAY_S, self._first_delay_s * 2.0**attempt) * random.uniform(0.5, 1.0)
-        if retry_after_s is None:
-            return backoff
-        # Not before the time asked for, and not everybody at once.
-        return retry_after_s + random.uniform(0.0, min(backoff, 0.25 * retry_after_s + 0.05))
+        return delay_s(attempt, retry_after_s, first_delay_s=self._first_delay_s)
 
     async def _attempt(self, http: httpx.AsyncClient, method: str, path: str, content: bytes | None) -> Any:
-        where = f"{method} {_shown(self.root)}{path}"
+        where = f"{method} {shown_address(self.root)}{path}"
         try:
             async with asyncio.timeout(self.timeout_s):
                 reply = await http.request(method, self.root + path, content=content, headers=self._headers)
@@ -199,7 +190,7 @@ class HttpClient:
             body = parse_json(reply.content)
         except ValueError:
             body = None
-        wait_s = _retry_after_s(reply.headers.get("retry-after"))
+        wait_s = retry_after_s(reply.headers.get("retry-after"))
         meant = self._error_of(status, body) if self._error_of is not None else None
         if meant is not None:
             return _AttemptError(meant, wait_s)
@@ -208,27 +199,12 @@ class HttpClient:
             sent = "a key was sent" if "authorization" in self._headers else "no key was sent"
             hint = f" ({sent}; give api_key= or set REWARD_HUB_API_KEY)"
         elif 300 <= status < 400:
-            hint = f" (it points to {_shown(reply.headers.get('location', 'nowhere'))}; give that address)"
+            hint = f" (it points to {shown_address(reply.headers.get('location', 'nowhere'))}; give that address)"
         message = f"{where}: status {status}{hint}: {_quoted(reply.content)}."
         patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
         return _AttemptError(
             ServerError(message, status=status, retryable=status in RETRYABLE_STATUS and patient), wait_s
         )
-
-    async def _link(self) -> _Link:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            link = self._links.get(loop)
-            if link is None:
-                for other in [other for other in self._links if other.is_closed()]:
-                    del self._links[other]
-                link = self._links[loop] = _Link(self.max_concurrency)
-                new = True
-            else:
-                new = False
-        if new:
-            await link.bind()
-        return link
 
 
 class _Link:
@@ -239,38 +215,6 @@ class _Link:
         # Each attempt has one limit for everything, which a server that drips bytes does not escape.
         self.http = httpx.AsyncClient(limits=limits, timeout=None)
         self.slots = asyncio.Semaphore(max_concurrency)
-        self._key = object()
-        self._lifetime = _open_until_loop_ends(self.http, self._key)
-
-    async def bind(self) -> None:
-        """Have the connections closed when the loop shuts down, as `asyncio.run` does it for generators."""
-        await self._lifetime.__anext__()
-
-    def close(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Close the connections in their loop, from wherever."""
-        if loop.is_closed() or not loop.is_running():
-            return
-        try:
-            here = asyncio.get_running_loop() is loop
-        except RuntimeError:
-            here = False
-        if here:
-            # Nobody can wait here. Where the loop ends before the task has run, it closes the generator itself.
-            _closing[self._key] = (self._lifetime, loop.create_task(self._lifetime.aclose()))
-        else:
-            asyncio.run_coroutine_threadsafe(self._lifetime.aclose(), loop).result(5.0)
-
-
-_closing: dict[object, Any] = {}
-"""What must live until it is closed."""
-
-
-async def _open_until_loop_ends(http: httpx.AsyncClient, key: object) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        await http.aclose()
-        _closing.pop(key, None)
 
 
 class _AttemptError(Exception):
@@ -322,7 +266,16 @@ async def in_order(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
         raise
 
 
-def _retry_after_s(header: str | None) -> float | None:
+def delay_s(attempt: int, asked_s: float | None, *, first_delay_s: float = FIRST_DELAY_S) -> float:
+    """Seconds to wait after failed attempt number `attempt`, from 0; `asked_s` is what the server asked for."""
+    backoff = min(MAX_DELAY_S, first_delay_s * 2.0**attempt) * random.uniform(0.5, 1.0)
+    if asked_s is None:
+        return backoff
+    # Not before the time asked for, and not everybody at once.
+    return asked_s + random.uniform(0.0, min(backoff, 0.25 * asked_s + 0.05))
+
+
+def retry_after_s(header: str | None) -> float | None:
     """Seconds that a `Retry-After` header asks for: a number, or a date."""
     if header is None:
         return None
@@ -352,7 +305,7 @@ def _quoted(content: bytes) -> str:
     return repr(text[:_QUOTED]) + ("..." if len(text) > _QUOTED else "") if text else "nothing"
 
 
-def _shown(address: str) -> str:
+def shown_address(address: str) -> str:
     """An address without the user and password that may stand in it."""
     try:
         url = httpx.URL(address)

@@ -384,6 +384,10 @@ class ImplicitRM(BaseRM):
         second = read_each(self.reference, theirs, options)
         return [_stacked(ours, theirs) for ours, theirs in zip(first, second, strict=True)]
 
+    def tokens_read(self, conversation: Conversation) -> TokenInput:
+        """What the policy reads of a conversation, within the length limit; `positions` are the tokens that count."""
+        return self._fit_to(self.policy, conversation).tokens
+
     def _fit(self, conversation: Conversation) -> _Pair:
         ours = self._fit_to(self.policy, conversation)
         if self.reference is None:

@@ -7,8 +7,8 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reward_hub.backends.base import Backend, require_finite
@@ -51,6 +51,8 @@ class LoadedModel:
     weights_id: Callable[[], str]
     aggregation: str | None = None
     batch_size: int | None = None
+    numerics: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of the engine that change numbers by more than rounding: quantization and the like."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -142,9 +144,11 @@ class LoadedModel:
             "truncation": self.truncation,
             "aggregation": self.aggregation,
             "options": options.model_dump(mode="json") if options is not None else None,
+            "numerics": dict(self.numerics),
             **more,
         }
-        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        # An option may be an object (a quantization config); its repr tells what is in it.
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:32]
         return f"{self.family.name}-{digest}"
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import Protocol, TypeAlias
@@ -120,33 +120,45 @@ class PairwiseRM(BaseRM):
     # -- rank ----------------------------------------------------------------------------------------------------
 
     def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        texts = list(dict.fromkeys(responses))
-        duels: list[ScoreDetails] = []
+        def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
+            return [_required(result) for result in self._compare_many(pairs, True, CallOptions())]
 
-        def ask(pairs: Sequence[Duel]) -> list[float]:
-            """The probability that the first of each pair is the better one, all in one batch."""
-            asked = [Pair(prompt, texts[i], texts[j]) for i, j in pairs]
-            results = [_required(result) for result in self._compare_many(asked, True, CallOptions())]
-            duels.extend(results)
-            return [result.score for result in results]
-
-        few = len(texts) <= ALL_PAIRS
-        unique = _scores_of_all_pairs(ask, texts, responses) if few else _scores_of_sort(ask, len(texts))
-        scores = [unique[texts.index(response)] for response in responses]
-        method = "all pairs" if few else "merge sort"
-        if not duels:
-            # One text, however often: nothing to compare, but what cannot be read must still be refused.
-            duels = [_required(self._compare_many([Pair(prompt, texts[0], texts[0])], True, CallOptions())[0])]
-        return replace(
-            joined_details(duels),
-            score=max(scores),
-            normalized_score=max(scores),
-            scores=scores,
-            extra={"comparisons": len(duels), "method": method},
-        )
+        return rank_by_comparing(compare, prompt, responses)
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         return await asyncio.to_thread(self._rank, prompt, responses)
+
+
+def rank_by_comparing(
+    compare: Callable[[Sequence[Pair]], Sequence[ScoreDetails]], prompt: tuple[Message, ...], responses: Sequence[str]
+) -> ScoreDetails:
+    """Details with one score a response in `scores`, from comparisons: of all pairs, or of a merge sort for many.
+
+    Args:
+        compare: pairs -> for each the probability that its first response is the better one; called with all that can
+            be asked at once.
+    """
+    texts = list(dict.fromkeys(responses))
+    duels: list[ScoreDetails] = []
+
+    def ask(pairs: Sequence[Duel]) -> list[float]:
+        results = compare([Pair(prompt, texts[i], texts[j]) for i, j in pairs])
+        duels.extend(results)
+        return [result.score for result in results]
+
+    few = len(texts) <= ALL_PAIRS
+    unique = _scores_of_all_pairs(ask, texts, responses) if few else _scores_of_sort(ask, len(texts))
+    scores = [unique[texts.index(response)] for response in responses]
+    if not duels:
+        # One text, however often: nothing to compare, but what cannot be read must still be refused.
+        duels = list(compare([Pair(prompt, texts[0], texts[0])]))
+    return replace(
+        joined_details(duels),
+        score=max(scores),
+        normalized_score=max(scores),
+        scores=scores,
+        extra={"comparisons": len(duels), "method": "all pairs" if few else "merge sort"},
+    )
 
 
 class Ask(Protocol):

@@ -231,6 +231,39 @@ def responses_of(record: dict[str, Any]) -> tuple[list[Any], list[str]]:
     return prompt, cast(list[str], responses)
 
 
+def pair_of(record: dict[str, Any]) -> tuple[list[Any], str, str]:
+    """The prompt of a row as messages, and the two responses to compare: `a` and `b`, or `chosen` and `rejected`.
+
+    Responses may also be whole conversations that share their prompt, as preference sets have them.
+
+    Raises:
+        InvalidConversationError: the row holds no prompt or no two responses.
+    """
+    names = ("a", "b") if "a" in record or "b" in record else ("chosen", "rejected")
+    prompts, texts = zip(*(_response_in(record, name) for name in names), strict=True)
+    prompt = _messages_column(record)
+    if prompt is None:
+        prompt = _prompt_of(record, "prompt", "instruction", "problem")
+    if prompt is None and prompts[0] == prompts[1]:
+        prompt = prompts[0]
+    if not prompt:
+        raise _missing(record, f"prompt beside {names[0]!r} and {names[1]!r}")
+    return prompt, texts[0], texts[1]
+
+
+def _response_in(record: dict[str, Any], name: str) -> tuple[list[Any] | None, str]:
+    """A response of a pair, and the messages before it where it is a whole conversation."""
+    response = record.get(name)
+    if isinstance(response, str):
+        return None, response
+    if not isinstance(response, list) or not response:
+        raise _missing(record, "'a' and 'b', or 'chosen' and 'rejected'")
+    text = response[-1].get("content") if isinstance(response[-1], dict) else None
+    if not isinstance(text, str):
+        raise InvalidConversationError(f"the last message of {name!r} has no text.", field=name)
+    return response[:-1], text
+
+
 def _messages_column(record: dict[str, Any]) -> list[Any] | None:
     for name in ("messages", "conversation"):
         messages = record.get(name)

@@ -80,7 +80,10 @@ class ScorerRM(BaseRM):
     @property
     def fingerprint(self) -> str:
         served = self._asker.connection.served
-        parts = (self._asker.connection.client.address, served.model, served.root, self._asker.route, self._rendered_by)
+        # None where the server renders: what it makes of the messages is not known here.
+        fingerprint = getattr(self._asker.tokenizer, "fingerprint", None) if self._asker.renders_here else None
+        template = fingerprint() if fingerprint is not None else self._rendered_by
+        parts = (self._asker.connection.client.address, served.model, served.root, self._asker.route, template)
         return f"scorer-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
 
     @property

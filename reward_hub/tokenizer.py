@@ -97,6 +97,11 @@ class HFTokenizer:
         self._adds_bos: bool | None = None
 
     @property
+    def pretrained(self) -> Any:
+        """The tokenizer as transformers has it."""
+        return self._tokenizer
+
+    @property
     def adds_bos(self) -> bool:
         if self._adds_bos is None:
             ids = self.encode("a", add_special_tokens=True)
@@ -171,9 +176,10 @@ class HFTokenizer:
         return dict(self._backend.get_vocab(with_added_tokens=True))
 
     def fingerprint(self) -> str:
-        """A hash of vocabulary, rules and chat template."""
+        """A hash of vocabulary, rules, chat template, and the special tokens that templates and families write."""
         digest = hashlib.sha256(self._backend.to_str().encode())
         digest.update((self.chat_template or "").encode())
+        digest.update(repr((self.bos_token, self.eos_token, self.pad_token, self.cls_token)).encode())
         return digest.hexdigest()[:16]
 
 

@@ -98,6 +98,7 @@ def test_a_cost_turns_every_choice_around():
 def test_a_process_model_of_ones_own_aggregates():
     rm = StepRM()
     assert rm.score(prompt="Hi", response="a\n\nbbb") == 0.25
+    assert rm.score(prompt="Hi", response="a\n\nbbb", aggregation="max") == 0.5
     assert rm.score_steps_batch([{"messages": SHORT, "steps": ["a" * 10]}]) == [[1 / 11]]
     result = rm.score(prompt="Hi", response="a\n\nbbb", return_full_prm_result=True)
     assert result == PRMResult([0.5, 0.25], 0.25)

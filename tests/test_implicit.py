@@ -18,7 +18,6 @@ from reward_hub import (
     InputTooLongError,
     InvalidConversationError,
     UnknownModelError,
-    UnsupportedError,
 )
 
 DPO = GoldenSet("dpo-implicit", "own")
@@ -343,12 +342,6 @@ def test_every_step_has_a_score(golden_models, boundaries, n):
 def test_nothing_is_loaded_before_the_first_conversation():
     rm = DrSow(strong="no/such-model", weak="no/such-model-either")
     assert rm.kind == "outcome" and rm.name == "no/such-model / no/such-model-either"
-
-
-@pytest.mark.parametrize("given", [{"base_model": "m"}, {"preference_data": "p.jsonl"}])
-def test_training_is_not_part_of_this_version(given):
-    with pytest.raises(UnsupportedError, match="strong="):
-        DrSow(**given)
 
 
 def test_both_models_must_be_named():

@@ -144,3 +144,9 @@ def test_nothing_imports_the_training_script(module: str) -> None:
 
 def test_the_package_root_imports_next_to_nothing() -> None:
     assert {name.split(".")[0] for name in imports("__init__")} <= {"__future__", "importlib", "logging", "typing"}
+
+
+@pytest.mark.parametrize("module", ["judge.openai_chat", "judge.vllm_chat", "judge.asking", "judge.limits"])
+def test_a_chat_client_knows_neither_rubrics_nor_published_judges(module: str) -> None:
+    judge = {name for name in own_imports(module) if name.startswith("judge.")}
+    assert judge - {f"judge.{name}" for name in ("chat", "form", "limits")} == set()

@@ -91,6 +91,11 @@ class TransformersBackend(Backend):
             "transformers", transformers.__version__, str(model.dtype).removeprefix("torch."), str(self._device)
         )
 
+    @property
+    def model(self) -> Any:
+        """The transformers model; None after `close`."""
+        return self._model
+
     @classmethod
     def known_options(cls) -> frozenset[str]:
         return OPTIONS

@@ -19,7 +19,7 @@ import numpy as np
 
 from reward_hub.backends import vllm_folder, vllm_plugin
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.backends.vllm_calls import JoinedCalls
+from reward_hub.backends.vllm_calls import JoinedCalls, shut_down
 from reward_hub.backends.vllm_options import capped_length, check_version, dtype_name, engine_options, option_names
 from reward_hub.backends.vllm_plan import LOGPROB_BATCH_TOKENS, VllmPlan, plan
 from reward_hub.checkpoint import CheckpointFiles, head_weights, lm_head_rows
@@ -411,9 +411,6 @@ def _words(error: BaseException) -> str:
 
 def _release(engine: Any, folder: tempfile.TemporaryDirectory[str] | None) -> None:
     """End the engine's processes and remove the folder; called by close, by the garbage collector or at exit."""
-    try:
-        engine.llm_engine.engine_core.shutdown()
-    except Exception as error:
-        logger.warning("The vLLM engine did not shut down properly: %s", error)
+    shut_down(engine)
     if folder is not None:
         folder.cleanup()

@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import typer
 from typer.core import TyperGroup
@@ -17,35 +17,43 @@ from reward_hub.cli.option_groups import command_of
 from reward_hub.cli.usage import UsageError
 from reward_hub.errors import RewardHubError
 
-# Command and file; each file holds one function, named `run`.
+# Command and file; each file holds one function, named `run`, or an `app` where it has commands below it.
 _FILES = {
     "score": "score",
     "steps": "steps",
     "rank": "rank",
+    "judge": "judge",
+    "ensemble": "ensemble",
+    "bench": "bench",
     "families": "families",
     "inspect": "inspect",
     "serve-args": "serve_args",
     "serve": "serve",
     "verify": "verify",
+    "cache": "cache",
 }
 
 
-class _Commands(TyperGroup):
+class Commands(TyperGroup):
     """Commands that are imported when they are looked up."""
 
+    files: ClassVar[dict[str, str]] = _FILES
+
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(_FILES)
+        return list(self.files)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in _FILES:
+        if cmd_name not in self.files:
             return None
-        module = importlib.import_module(f"reward_hub.cli.{_FILES[cmd_name]}")
+        module = importlib.import_module(f"reward_hub.cli.{self.files[cmd_name]}")
+        if hasattr(module, "app"):
+            return get_command(module.app)
         single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
         single.command(cmd_name)(command_of(module.run))
         return get_command(single)
 
 
-app = typer.Typer(cls=_Commands, name="reward-hub", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=Commands, name="reward-hub", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:

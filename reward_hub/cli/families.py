@@ -14,6 +14,7 @@ from reward_hub.cli.usage import UsageError
 
 if TYPE_CHECKING:
     from reward_hub.family import Checkpoint, Family
+    from reward_hub.judge.form import JudgeForm
 
 _PAGE_HEAD = """# Families
 
@@ -40,6 +41,13 @@ What is known of these does not make a number certain, so they are refused inste
   repository; no checkpoint to hold the reading against.
 - openreasoner/Math-psa: an adapter over a base model that its repository does not hold.
 - Skywork-VL-Reward and other models that look at pictures."""
+_JUDGES = """
+## Judges
+
+Published judges write their verdict. They load by their exact id, or by `family=`, on vLLM or an OpenAI-compatible
+endpoint: [docs/published_judges.md](published_judges.md).
+"""
+_JUDGE_COLUMNS = ("judge", "mode", "published checkpoints", "score", "licence", "source")
 _COLUMNS = ("family", "kind", "published checkpoints", "read", "head", "backends", "licence", "source")
 
 
@@ -50,21 +58,28 @@ def run(
     as_json: Json = False,
     log: LogOptions,
 ) -> None:
-    """List the families of reward models that can be loaded."""
+    """List the families of reward models, and the published judges, that can be loaded."""
+    from reward_hub.judge.published import form_named, forms, names
     from reward_hub.registry import families, family_named
 
     if name is not None and markdown:
         raise UsageError("--markdown prints the whole table; leave out the name.")
+    if name is not None and name in names():
+        judge = describe_judge(form_named(name))
+        print(json.dumps(judge, indent=2)) if as_json else _print_judge(judge)
+        return
     shown = families() if name is None else (family_named(name),)
     if as_json:
         described = [describe(family) for family in shown]
-        print(json.dumps(described if name is None else described[0], indent=2))
+        everything = [*described, *map(describe_judge, forms())]
+        print(json.dumps(everything if name is None else described[0], indent=2))
     elif markdown:
-        print(_markdown(shown), end="")
+        print(_markdown(shown) + _judges_markdown(forms()), end="")
     elif name is not None:
         _print_one(describe(shown[0]))
     else:
         _print_table(shown)
+        print_table(_JUDGE_COLUMNS, map(_judge_cells, forms()), whole=("judge", "mode"))
 
 
 def describe(family: Family) -> dict[str, Any]:
@@ -85,6 +100,64 @@ def describe(family: Family) -> dict[str, Any]:
         "options": _describe_options(family),
         "reading": family.reading,
     }
+
+
+def describe_judge(form: JudgeForm) -> dict[str, Any]:
+    """What there is to say about a published judge, as plain JSON."""
+    from reward_hub.judge.published import options_of
+
+    return {
+        "name": form.name,
+        "kind": "judge",
+        "mode": form.mode,
+        "source": form.source,
+        "checkpoints": [_describe_checkpoint(checkpoint) for checkpoint in form.checkpoints],
+        "score_range": list(form.score_range),
+        "log_probabilities": form.logprobs,
+        "max_tokens": form.max_tokens,
+        "backends": ["vllm", "api"],
+        "options": list(options_of(form.name)),
+    }
+
+
+def _judge_cells(form: JudgeForm) -> tuple[str, ...]:
+    low, high = form.score_range
+    score = {"pairwise": "p(a is better): 1 or 0", "stepwise": f"{low:g} to {high:g} a step"}
+    return (
+        form.name,
+        form.mode,
+        "\n".join(checkpoint.id for checkpoint in form.checkpoints) or "any of this form",
+        score.get(form.mode, f"{low:g} to {high:g}"),
+        "\n".join(dict.fromkeys(checkpoint.license for checkpoint in form.checkpoints)),
+        form.source,
+    )
+
+
+def _judges_markdown(forms: tuple[JudgeForm, ...]) -> str:
+    lines = ["| " + " | ".join(_JUDGE_COLUMNS) + " |", "|" + " --- |" * len(_JUDGE_COLUMNS)]
+    for form in forms:
+        name, mode, _, score, licences, source = _judge_cells(form)
+        ids = "<br>".join(f"`{checkpoint.id}`" for checkpoint in form.checkpoints) or "any of this form"
+        cells = (f"`{name}`", mode, ids, score, licences.replace("\n", ", "), f"[source]({source})")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([_JUDGES, *lines]) + "\n"
+
+
+def _print_judge(described: dict[str, Any]) -> None:
+    low, high = described["score_range"]
+    print_pairs(
+        (
+            ("judge", described["name"]),
+            ("mode", described["mode"]),
+            ("source", described["source"]),
+            ("score", f"{low:g} to {high:g}, higher is better"),
+            ("log-probabilities", "read" if described["log_probabilities"] else "not needed"),
+            ("max_tokens", str(described["max_tokens"])),
+            ("backends", ", ".join(described["backends"])),
+            ("checkpoints", "\n".join(map(_checkpoint_line, described["checkpoints"])) or "any of this form"),
+            ("options", ", ".join(described["options"])),
+        )
+    )
 
 
 def _describe_checkpoint(checkpoint: Checkpoint) -> dict[str, Any]:

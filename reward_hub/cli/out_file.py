@@ -75,6 +75,7 @@ class OutFile:
         source: Path | None,
         overwrite: bool = False,
         retry_errors: bool = False,
+        chunks: tuple[int, int] | None = None,
     ) -> None:
         """Open the file and look at what an earlier run left.
 
@@ -84,6 +85,7 @@ class OutFile:
             source: the input, None where it cannot be read again (standard input).
             overwrite: forget what is there.
             retry_errors: keep the good rows that are there, and do those with an error again.
+            chunks: rows of a chunk and of the whole input; what is there of a chunk without its end is then forgotten.
 
         Raises:
             UsageError: what is there was not made by this run.
@@ -93,6 +95,7 @@ class OutFile:
         self._earlier_path = path.with_name(path.name + ".earlier")
         self._settings = settings
         self._source = source
+        self._chunks = chunks
         self._run: dict[str, Any] | None = None
         self._file = self._open()
         try:
@@ -164,6 +167,8 @@ class OutFile:
             return
         self._run = self._same_run()
         self._file.truncate(_end_of_last_line(self.path))
+        if self._chunks is not None:
+            self._file.truncate(_end_of_whole_chunks(self.path, *self._chunks))
         # The presence of the earlier file is what says that a retry is under way, so that a killed retry goes on.
         if retry_errors and not self._earlier_path.exists() and any("error" in row for row in self.done()):
             self._file.close()
@@ -235,6 +240,16 @@ def _end_of_last_line(path: Path) -> int:
                 return start + found + 1
             end = start
     return 0
+
+
+def _end_of_whole_chunks(path: Path, chunk_size: int, n_rows: int) -> int:
+    """Where the last chunk ends that is there to its end; the last chunk of all may be shorter."""
+    ends = [0]
+    with path.open("rb") as file:
+        for line in file:
+            ends.append(ends[-1] + len(line))
+    n_done = len(ends) - 1
+    return ends[n_done if n_done >= n_rows else n_done - n_done % chunk_size]
 
 
 def _write_whole(path: Path, value: dict[str, Any]) -> None:

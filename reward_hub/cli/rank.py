@@ -41,6 +41,11 @@ def _rank_one(rm: BaseRM, messages: list[Any], responses: list[str]) -> dict[str
         ranking, details = rm.rank(messages=messages, responses=responses, return_details=True)
     except RewardHubError as error:
         return error_result(error)
+    return result_of(ranking, details)
+
+
+def result_of(ranking: list[int], details: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one row."""
     scores = details.pop("scores")
     return {"ranking": ranking, "scores": scores, "best": ranking[0], "details": details}
 

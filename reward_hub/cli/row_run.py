@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _N_REPORTED = 20  # bad rows named on stderr; the out file has them all
 _N_DEAD = 16  # so many rows in a row failed by the engine: it is gone, and the rows are not to blame
-_ENGINE_ERRORS = ("BackendError", "ServerError", "ServerTimeoutError", "UnsupportedError")
+_ENGINE_ERRORS = ("BackendError", "BudgetExceededError", "ServerError", "ServerTimeoutError", "UnsupportedError")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class RowRun:
     retry_errors: bool = False
     chunk_size: int = 256
     progress: bool | None = None
+    n_rows: int | None = None
+    """How many rows the input has, where that is known. A chunk that a kill tore is then scored anew as a whole, so
+    that a resumed run has the batches, and to the last digit the scores, of one that was never killed."""
+    called: Callable[[Row], str] | None = None
+    """How a bad row is called on stderr; by default by file and line."""
 
 
 @dataclass
@@ -144,29 +149,49 @@ def run_command(
     more_settings: dict[str, Any] | None = None,
 ) -> None:
     """Run a row command as its options say, print the summary, and exit with 1 if a row failed."""
-    settings = {"command": command.name, "model": model, "details": rows.details}
+    settings = load.settings() | (more_settings or {})
+    run_and_report(command, source, model=model, rows=rows, settings=settings, load=lambda: load_model(model, load))
+
+
+def run_and_report(
+    command: RowCommand,
+    source: str,
+    *,
+    model: str,
+    rows: RowOptions,
+    settings: dict[str, Any],
+    load: Callable[[], BaseRM],
+    more_figures: Callable[[], dict[str, Any]] = dict,
+) -> None:
+    """Run a row command with a model of any kind, print the summary, and exit with 1 if a row failed.
+
+    Args:
+        settings: what else a score depends on; a resumed run has the same.
+        more_figures: what the summary says besides, asked for at the end.
+    """
     run = RowRun(
         source=source,
         out=rows.out,
-        settings=settings | load.settings() | (more_settings or {}),
+        settings={"command": command.name, "model": model, "details": rows.details, **settings},
         details=rows.details,
         overwrite=rows.overwrite,
         retry_errors=rows.retry_errors,
         chunk_size=rows.chunk_size,
         progress=rows.progress,
     )
-    summary = run_rows(command, run, lambda: load_model(model, load))
+    summary = run_rows(command, run, load)
     # Where the rows go to standard output, what is said about them does not.
     stream = sys.stderr if run.out in (None, STDIN) else sys.stdout
+    more = more_figures()
     if rows.json:
-        print(json.dumps(summary.to_dict()), file=stream)
+        print(json.dumps(summary.to_dict() | more), file=stream)
     else:
-        _print_summary(summary, command.figure, stream)
+        _print_summary(summary, command.figure, more, stream)
     if summary.failed:
         raise typer.Exit(1)
 
 
-def _print_summary(summary: Summary, figure: str, stream: TextIO) -> None:
+def _print_summary(summary: Summary, figure: str, more: dict[str, Any], stream: TextIO) -> None:
     figures = summary.to_dict()
     counts = {name: f"{figures[name]:,}" for name in ("rows", "scored", "failed", "resumed") if figures[name]}
     scores = {
@@ -175,7 +200,8 @@ def _print_summary(summary: Summary, figure: str, stream: TextIO) -> None:
     speed = {"seconds": f"{figures['seconds']:.1f}"}
     if figures["tokens_per_second"]:
         speed["tokens/s"] = f"{figures['tokens_per_second']:,.0f}"
-    print_pairs((counts | scores | speed).items(), file=stream)
+    told = {name: f"{value:,}" if isinstance(value, int) else f"{value:.6g}" for name, value in more.items()}
+    print_pairs((counts | scores | speed | told).items(), file=stream)
 
 
 def run_rows(command: RowCommand, run: RowRun, load: Callable[[], BaseRM]) -> Summary:
@@ -216,6 +242,7 @@ def _opened(run: RowRun) -> OutFile | StandardOut:
         source=None if run.source == STDIN else Path(run.source),
         overwrite=run.overwrite,
         retry_errors=run.retry_errors,
+        chunks=None if run.n_rows is None else (run.chunk_size, run.n_rows),
     )
 
 
@@ -317,7 +344,8 @@ def _stop_if_dead(results: Sequence[dict[str, Any]], *, n_scored: int) -> None:
 def _report(row: Row, error: dict[str, Any], run: RowRun, summary: Summary) -> None:
     summary.n_reported += 1
     if summary.n_reported <= _N_REPORTED:
-        print(f"{run.source}:{row.number}: {error['type']}: {error['message']}", file=sys.stderr)
+        name = f"{run.source}:{row.number}" if run.called is None else run.called(row)
+        print(f"{name}: {error['type']}: {error['message']}", file=sys.stderr)
     elif summary.n_reported == _N_REPORTED + 1:
         print("further bad rows are counted, and written with their errors", file=sys.stderr)
 

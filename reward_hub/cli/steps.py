@@ -43,13 +43,14 @@ def run(
     command = RowCommand(
         name="steps",
         item_of=item_of,
-        score=_score,
+        score=score_steps,
         numbers=lambda result: result["step_scores"],
         figure="step score",
     )
     run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": delimiter})
 
 
-def _score(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
+def score_steps(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
+    """The results of items as `score_steps_batch` takes them."""
     scored = rm.score_steps_batch(items, on_error="none", return_details=True)
     return results_of("step_scores", scored)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from reward_hub import AutoRM
+from reward_hub.judge import published
 
 Call = Callable[..., Any]
 
@@ -206,10 +207,18 @@ def test_a_reader_that_leaves_ends_the_command_quietly() -> None:
 
 def test_families_are_those_of_the_registry(reward_hub: Call) -> None:
     shown = {family["name"]: family for family in json.loads(reward_hub("families", "--json").out)}
-    assert list(shown) == [family.name for family in AutoRM.families()]
+    assert list(shown) == [*(family.name for family in AutoRM.families()), *published.names()]
     assert shown["armorm"]["checkpoints"][0]["id"] == "RLHFlow/ArmoRM-Llama3-8B-v0.1"
     table = reward_hub("families").out
     assert all(f"│ {name} " in table for name in shown)
+
+
+@pytest.mark.parametrize("name", published.names())
+def test_a_published_judge_is_shown_alone(reward_hub: Call, name: str) -> None:
+    ended = reward_hub("families", name)
+    assert ended.code == 0
+    assert ended.out.split()[:2] == ["judge", name]
+    assert json.loads(reward_hub("families", name, "--json").out)["name"] == name
 
 
 @pytest.mark.parametrize("name", [family.name for family in AutoRM.families()])

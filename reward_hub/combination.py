@@ -1,0 +1,295 @@
+"""What an ensemble makes of its members' answers: one scale, one score, and details that name every member.
+
+No model is asked here. A cost enters with its sign turned, so that all values are higher for the better response.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, TypeVar
+
+import numpy as np
+
+from reward_hub.base import CallOptions, Result, joined_details
+from reward_hub.errors import BackendError, RewardHubError
+from reward_hub.members import Member
+from reward_hub.normalization import Statistics, in_unit_interval, normalized
+from reward_hub.numerics import aggregate, sigmoid
+from reward_hub.reduction import Floats, Reduction, ranks
+from reward_hub.types import Conversation, Kind, ScoreDetails
+
+T = TypeVar("T")
+ByPlace: TypeAlias = dict[int, T]
+"""Something of each member that answered, by its place."""
+
+
+@dataclass(frozen=True)
+class Combination:
+    """How answers are combined.
+
+    Attributes:
+        name: of the ensemble, for details and errors.
+        kind: process ensembles combine the scores of steps.
+        scale: how members are normalised.
+        statistics: one a member where `scale` needs them.
+        quorum: how many members must have answered; None: all, and the first failure is raised as it is.
+        score_range: of the combined score, decides `normalized_score`.
+    """
+
+    name: str
+    kind: Kind
+    members: Sequence[Member]
+    reduction: Reduction
+    scale: str | None
+    statistics: Sequence[Statistics] | None
+    quorum: int | None
+    score_range: tuple[float, float]
+
+    # -- models that score -------------------------------------------------------------------------------------------
+
+    def responses(
+        self, conversations: Sequence[Conversation], answers: Sequence[Sequence[Result]], how: str, *, among: bool
+    ) -> list[ScoreDetails]:
+        """The scores of responses that are held against each other, by the members that answered for all of them.
+
+        Args:
+            answers: one list a member, one result a conversation.
+            how: the aggregation of step scores.
+            among: they are responses to one prompt: without fitted scores "vote" takes ranks among them.
+        """
+        present, failed = self._present(
+            lambda member: [
+                self._raw(member, conversation, result)
+                for conversation, result in zip(conversations, answers[member.place], strict=True)
+            ]
+        )
+        votes = among and self.reduction.name == "vote" and self.statistics is None
+        values = _votes(present, how) if votes else self._on_one_scale(present)
+        by_step = self.kind == "process" and not votes
+        return [
+            self._response(
+                conversation,
+                {place: _required(answers[place][i]) for place in present},
+                {place: values[place][i] for place in present},
+                failed,
+                how if by_step else None,
+            )
+            for i, conversation in enumerate(conversations)
+        ]
+
+    def _raw(self, member: Member, conversation: Conversation, result: Result) -> Floats:
+        return raw_values(member, conversation, result, by_step=self.kind == "process")
+
+    def _on_one_scale(self, raw: ByPlace[list[Floats]]) -> ByPlace[list[Floats]]:
+        fitted = self.statistics
+        return {
+            place: [normalized(values, self.scale, None if fitted is None else fitted[place]) for values in each]
+            for place, each in raw.items()
+        }
+
+    def _response(
+        self,
+        conversation: Conversation,
+        details: ByPlace[ScoreDetails],
+        values: ByPlace[Floats],
+        failed: ByPlace[Exception],
+        how: str | None,
+    ) -> ScoreDetails:
+        """One score from the members' values of one response, which with `how` are those of its steps."""
+        stacked = np.stack(list(values.values()))
+        combined = self._reduced(stacked, details)
+        spread = stacked.std(axis=0)
+        entries: ByPlace[dict[str, Any]] = {}
+        for place, found in details.items():
+            numbers: dict[str, Any] = {"score": found.score, "normalized": float(values[place][0])}
+            if how is not None:
+                numbers |= {"step_scores": found.step_scores, "normalized": values[place].tolist()}
+            own = {} if found.attributes is None else {"attributes": found.attributes}
+            entries[place] = {**own, **found.extra, **numbers}
+        summary = self._summary(combined[0], details, entries, failed, float(spread.mean()))
+        if how is None:
+            return summary
+        steps = combined.tolist()
+        score = self._finite(aggregate(steps, how))
+        spans = conversation.step_spans
+        return replace(
+            summary,
+            score=score,
+            normalized_score=in_unit_interval(score, self.score_range),
+            step_scores=steps,
+            step_spans=None if spans is None else [list(span) for span in spans],
+            extra={**summary.extra, "step_spread": spread.tolist()},
+        )
+
+    # -- models that compare -----------------------------------------------------------------------------------------
+
+    def pair(self, results: Sequence[Result]) -> ScoreDetails:
+        """One probability from each member's.
+
+        `a` has the members' probabilities p, `b` has 1 - p; both are reduced, and the difference of the two lies
+        evenly around a half. So the answer for (b, a) is one minus the answer for (a, b) under every reduction, and
+        for the mean it is the mean of the probabilities.
+        """
+        details, failed = self._present(lambda member: _required(results[member.place]))
+        first = np.array([found.score for found in details.values()])
+        both = np.stack([first, 1.0 - first], axis=1)
+        if self.reduction.name == "vote":
+            both = ranks(both)
+        a, b = self._reduced(both, details)
+        probability = sigmoid(a - b) if self.reduction.name == "vote" else (1.0 + a - b) / 2.0
+        entries = {place: {**found.extra, "score": found.score} for place, found in details.items()}
+        return self._summary(probability, details, entries, failed, float(first.std()))
+
+    def ranking(self, results: Sequence[Result], n_responses: int) -> ScoreDetails:
+        """One score a response from the scores that each member ranks by."""
+        details, failed = self._present(lambda member: self._scores_of(member, results[member.place], n_responses))
+        signs = np.array([self.members[place].sign for place in details])
+        values = signs[:, None] * np.array([found.scores for found in details.values()])
+        if self.reduction.name == "vote":
+            values = ranks(values)
+        scores = self._reduced(values, details).tolist()
+        entries = {place: {**found.extra, "scores": found.scores} for place, found in details.items()}
+        spread = values.std(axis=0)
+        summary = self._summary(max(scores), details, entries, failed, float(spread.mean()))
+        return replace(summary, scores=scores)
+
+    def _scores_of(self, member: Member, result: Result, n_responses: int) -> ScoreDetails:
+        details = _required(result)
+        if len(details.scores or ()) != n_responses:
+            raise BackendError(f"{member.name} gave {len(details.scores or ())} scores for {n_responses} responses.")
+        return details
+
+    # -- both --------------------------------------------------------------------------------------------------------
+
+    def _present(self, read: Callable[[Member], T]) -> tuple[ByPlace[T], ByPlace[Exception]]:
+        """What is read of each member's answer, and the failures.
+
+        Raises:
+            BackendError: fewer members answered than the quorum.
+        """
+        present: ByPlace[T] = {}
+        failed: ByPlace[Exception] = {}
+        for member in self.members:
+            try:
+                present[member.place] = read(member)
+            except Exception as error:  # a member of a user's own may fail in any way
+                if self.quorum is None:
+                    raise
+                failed[member.place] = error
+        if self.quorum is not None and len(present) < self.quorum:
+            reasons = "; ".join(
+                f"{self.members[place].name}: {type(error).__name__}: {_message(error)}"
+                for place, error in failed.items()
+            )
+            raise BackendError(
+                f"{len(present)} of {len(self.members)} members answered, {self.quorum} must. Failed: {reasons}"
+            ) from next(iter(failed.values()))
+        return present, failed
+
+    def _reduced(self, values: Floats, present: Mapping[int, Any]) -> Floats:
+        """[n_present, n] -> [n]."""
+        reduced = self.reduction(values, np.array([self.members[place].weight for place in present]))
+        for value in reduced:
+            self._finite(value)
+        return reduced
+
+    def _finite(self, score: float) -> float:
+        if not math.isfinite(score):
+            raise BackendError(f"The scores of the members combine to {score}, which is no score.")
+        return float(score)
+
+    def _summary(
+        self,
+        score: float,
+        details: ByPlace[ScoreDetails],
+        entries: ByPlace[dict[str, Any]],
+        failed: ByPlace[Exception],
+        spread: float,
+    ) -> ScoreDetails:
+        joined = joined_details(list(details.values()))
+        backends = {found.backend for found in details.values()}
+        return replace(
+            joined,
+            score=float(score),
+            normalized_score=in_unit_interval(score, self.score_range),
+            family=None,
+            backend=backends.pop() if len(backends) == 1 else None,
+            model=self.name,
+            revision=None,
+            scores=None,
+            extra={"members": [self._entry(member, entries, failed) for member in self.members], "spread": spread},
+        )
+
+    def _entry(self, member: Member, entries: ByPlace[dict[str, Any]], failed: ByPlace[Exception]) -> dict[str, Any]:
+        known = {"name": member.name, "family": member.rm.family, "weight": member.weight}
+        if member.place in entries:
+            return {**known, **entries[member.place], **known}  # nothing of a member's own takes its name
+        error = failed[member.place]
+        return {**known, "error": {"type": type(error).__name__, "message": _message(error)}}
+
+
+def raw_values(member: Member, conversation: Conversation, result: Result, *, by_step: bool) -> Floats:
+    """A member's score as [1], or its step scores as [n_steps]; higher is better.
+
+    Raises:
+        BackendError: what it gave is not usable; else the member's own error.
+    """
+    details = _required(result)
+    if not by_step:
+        scores: Sequence[float] = [details.score]
+    else:
+        scores, n_steps = details.step_scores or [], len(conversation.steps or ())
+        if len(scores) != n_steps:
+            raise BackendError(f"{member.name} gave {len(scores)} step scores for {n_steps} steps.")
+    values = member.sign * np.array(scores, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise BackendError(f"{member.name} gave {list(scores)}: not all of it is finite.")
+    return values
+
+
+def joined_responses(parts: Sequence[ScoreDetails]) -> ScoreDetails:
+    """The details of several responses to one prompt, whose members are the same, as one record."""
+    entries = []
+    for same in zip(*(part.extra["members"] for part in parts), strict=True):
+        entry = {name: same[0][name] for name in ("name", "family", "weight")}
+        if "error" in same[0]:
+            entry["error"] = same[0]["error"]
+        else:
+            entry |= {"scores": [e["score"] for e in same], "normalized": [e["normalized"] for e in same]}
+        entries.append(entry)
+    spread = [part.extra["spread"] for part in parts]
+    return replace(joined_details(parts), extra={"members": entries, "spread": sum(spread) / len(spread)})
+
+
+def one_by_one(n: int, combine: Callable[[int], ScoreDetails], options: CallOptions) -> list[Result]:
+    """The results of `combine`; failures get their place in the batch, and are results with on_error="none"."""
+    results: list[Result] = []
+    for i in range(n):
+        try:
+            results.append(combine(i))
+        except Exception as error:
+            placed = options.first_index is not None and getattr(error, "index", 0) is None
+            if isinstance(error, RewardHubError) and placed:
+                error.index = (options.first_index or 0) + i  # type: ignore[attr-defined]
+            if options.on_error == "raise":
+                raise
+            results.append(error)
+    return results
+
+
+def _votes(raw: ByPlace[list[Floats]], how: str) -> ByPlace[list[Floats]]:
+    """For each member and response [1]: the share of the other responses that it is better than."""
+    single = [[aggregate(values.tolist(), how) for values in each] for each in raw.values()]
+    return {place: list(row[:, None]) for place, row in zip(raw, ranks(np.array(single)), strict=True)}
+
+
+def _required(result: Result) -> ScoreDetails:
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def _message(error: Exception) -> str:
+    return error.message if isinstance(error, RewardHubError) else str(error)

@@ -1,0 +1,480 @@
+"""EnsembleRM: several reward models as one. Their scores are put on one scale, and reduced to one.
+
+    rm = EnsembleRM([(rm_a, 0.5), (rm_b, 0.3), (rm_c, 0.2)], normalize="zscore")
+    rm.fit(conversations)           # once; rm.save("statistics.json"), rm.load("statistics.json")
+    rm.score(prompt="What is 2+2?", response="4")
+
+"mean", "min" and mean minus spread after z-scores are what RewardBench's offline ensembles do
+(https://github.com/allenai/reward-bench, `analysis/run_ensemble_offline.py`); "uncertainty" (mean minus variance) and
+"min" (worst case) are those of Coste et al. (arXiv 2310.02743).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
+from reward_hub.combination import Combination, joined_responses, one_by_one, raw_values
+from reward_hub.errors import UnsupportedError
+from reward_hub.fingerprints import fingerprint_of
+from reward_hub.members import (
+    Answers,
+    Member,
+    Question,
+    SharedProgress,
+    aasked,
+    asked,
+    comparing,
+    ranking,
+    score_range_of,
+    scoring,
+)
+from reward_hub.normalization import (
+    NEED_STATISTICS,
+    NORMALIZATIONS,
+    Fitted,
+    Statistics,
+    load_statistics,
+    save_statistics,
+)
+from reward_hub.numerics import sigmoid
+from reward_hub.reduction import WITHOUT_WEIGHTS, Reduction
+from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+
+logger = logging.getLogger(__name__)
+
+Finish: TypeAlias = Callable[[Answers], list[Result]]
+_UNBOUNDED = (-math.inf, math.inf)
+# Of values below zero a product has no direction: two bad steps would make a good one.
+_NOT_OF_ZSCORES = ("product", "geometric_mean")
+
+
+class EnsembleRM(BaseRM):
+    """Reward models combined. Its score is higher for the better response, whatever the members' direction.
+
+    Members are all outcome or process models, or all pairwise. Of process models alone the ensemble is one too: it
+    combines step by step and then aggregates. Beside outcome models each process model aggregates by itself.
+
+    Args:
+        members: `(rm, weight)` pairs, or models, whose weight is 1. Any `BaseRM`, other ensembles included.
+        reduce: "mean", "median", "min" (worst case), "max", "uncertainty" (mean minus `uncertainty_penalty` times the
+            variance), "mean_minus_std", "trimmed_mean", "softmin" (-1/beta log E exp(-beta r)) or "vote" (mean rank).
+            Weights count in all of them but "min" and "max".
+        normalize: None, "zscore", "minmax", "rank" or "sigmoid"; all but the last from statistics that `fit` takes
+            once. Scores of pairwise models are probabilities already.
+        uncertainty_penalty: 1 unless given. trim: share dropped at either end by "trimmed_mean", 0.2. beta: 1.
+        aggregation: process ensembles: how combined step scores become the score; the members', where they agree.
+        step_delimiter: process ensembles: where responses are split; the members', where they agree.
+        on_member_error: "raise", or "skip": the others stand in for a member that failed, which the details name.
+        quorum: with "skip": how many members must succeed, as a number (int) or a share of them (float); 0.5 unless
+            given. Below it the score is a `BackendError`.
+
+    Attributes:
+        members: tuple of (rm, weight), as given. `close()` closes them.
+    """
+
+    _sync_and_async = True
+
+    def __init__(
+        self,
+        members: Sequence[BaseRM | tuple[BaseRM, float]],
+        *,
+        reduce: str = "mean",
+        normalize: str | None = None,
+        uncertainty_penalty: float | None = None,
+        trim: float | None = None,
+        beta: float | None = None,
+        aggregation: str | AggregationMethod | None = None,
+        step_delimiter: str | None = None,
+        on_member_error: Literal["raise", "skip"] = "raise",
+        quorum: int | float | None = None,
+    ) -> None:
+        self._members = [_member(given, place) for place, given in enumerate(members)]
+        if not self._members:
+            raise TypeError("An ensemble has at least one member.")
+        self.kind = _kind_of(self._members)
+        self.reduction = Reduction.of(reduce, uncertainty_penalty=uncertainty_penalty, trim=trim, beta=beta)
+        self.normalize = self._checked_normalization(normalize)
+        self.on_member_error = on_member_error
+        self.quorum = _checked_quorum(quorum, on_member_error, n_members=len(self._members))
+        self.name = f"{reduce} of {', '.join(member.name for member in self._members)}"
+        self.max_length = min((m.rm.max_length for m in self._members if m.rm.max_length is not None), default=None)
+        self.deterministic = all(member.rm.deterministic for member in self._members)
+        self._aggregation = self._of_process_members(
+            "aggregation",
+            None if aggregation is None else aggregation_name(aggregation),
+            lambda rm: rm._default_aggregation(),
+        )
+        delimiter = self._of_process_members("step_delimiter", step_delimiter, lambda rm: rm.step_delimiter)
+        self.step_delimiter = BaseRM.step_delimiter if delimiter is None else delimiter
+        self._statistics: tuple[Statistics, ...] | None = None
+        self._how(CallOptions())
+        self._warn_of_unlike_members()
+
+    @property
+    def members(self) -> tuple[tuple[BaseRM, float], ...]:
+        return tuple((member.rm, member.weight) for member in self._members)
+
+    @property
+    def statistics(self) -> tuple[Statistics, ...] | None:
+        """What `fit` or `load` left, one a member; None before."""
+        return self._statistics
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Between which numbers scores lie, as far as the members tell."""
+        if self.kind == "pairwise" or self._scale in ("minmax", "rank", "sigmoid"):
+            return (0.0, 1.0)
+        if self._scale is not None:
+            return _UNBOUNDED
+        known = {score_range_of(member.rm) for member in self._members}
+        return (next(iter(known)) if len(known) == 1 else None) or _UNBOUNDED
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the members, their weights, the settings and the statistics.
+
+        Raises:
+            UnsupportedError: statistics are needed and not there: without them there are no scores to identify.
+        """
+        self._require_statistics()
+        total = sum(member.weight for member in self._members)
+        used = self._statistics if self._scale in NEED_STATISTICS else None
+        members = [
+            (fingerprint_of(m.rm), f"{m.weight / total:.12g}", "" if used is None else used[m.place].digest)
+            for m in self._members
+        ]
+        settings = [self.reduction.name, self.reduction.parameter, self.normalize, self._aggregation]
+        settings += [self.step_delimiter, self.on_member_error, self.quorum]
+        digest = hashlib.sha256(json.dumps([sorted(members), settings]).encode())
+        return f"ensemble-{digest.hexdigest()[:32]}"
+
+    def close(self) -> None:
+        """Close every member, also where one cannot be closed."""
+        with ExitStack() as stack:
+            for member in self._members:
+                stack.callback(member.rm.close)
+
+    # -- statistics --------------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        conversations: Sequence[Messages] | Sequence[Mapping[str, Any]],
+        *,
+        batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> EnsembleRM:
+        """Take each member's statistics from these conversations, once, and return the ensemble.
+
+        Give some hundred conversations like those to be scored. A member that fails is an error here in any case.
+
+        Args:
+            conversations: as `score_batch` takes them; process ensembles take those of `score_steps_batch` too.
+
+        Raises:
+            BackendError: too few scores, or a member whose scores are all the same where they are to be spread.
+        """
+        self._require_fittable()
+        batch: list[Any] = list(conversations)
+        by_steps = self.kind == "process"
+        if by_steps and batch and isinstance(batch[0], Mapping):
+            parsed = self._steps_call(batch, None, CallOptions(first_index=0), False).conversations
+        else:
+            parsed = self._batch_call(batch).conversations
+        with ProgressBar(len(parsed), show_progress) as update:
+            options = CallOptions(batch_size=batch_size, first_index=0, progress=update)
+            progress = self._progress(options, len(parsed))
+            answers = asked(self._members, scoring(parsed, replace(options, progress=progress), by_steps=by_steps))
+            progress.finish()
+        fitted = []
+        for member, results in zip(self._members, answers, strict=True):
+            scores = [raw_values(member, *pair, by_step=by_steps) for pair in zip(parsed, results, strict=True)]
+            fitted.append(Statistics.of(np.concatenate([np.array([]), *scores]), name=member.name))
+        self._statistics = self._with_spread(tuple(fitted))
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the statistics as JSON, for `load` of an ensemble with the same members.
+
+        Raises:
+            UnsupportedError: there are none yet.
+        """
+        if self._statistics is None:
+            raise UnsupportedError("There are no statistics to save: call fit(conversations) first.")
+        save_statistics(Path(path), self._identities(), self._statistics, of=self._fitted_to)
+
+    def load(self, path: str | Path) -> EnsembleRM:
+        """Take the statistics of a file that `save` wrote, and return the ensemble.
+
+        Weights, `reduce` and `normalize` may be others than those of the ensemble that was fitted.
+
+        Raises:
+            CheckpointError: they are not those of these members, which their fingerprints tell.
+        """
+        self._require_fittable()
+        self._statistics = self._with_spread(load_statistics(Path(path), self._identities(), of=self._fitted_to))
+        return self
+
+    @property
+    def _fitted_to(self) -> Fitted:
+        return "step_scores" if self.kind == "process" else "scores"
+
+    def _identities(self) -> list[tuple[str, str]]:
+        return [(member.name, fingerprint_of(member.rm)) for member in self._members]
+
+    def _with_spread(self, statistics: tuple[Statistics, ...]) -> tuple[Statistics, ...]:
+        for member, fitted in zip(self._members, statistics, strict=True):
+            fitted.check_spread(self.normalize, name=member.name)
+        return statistics
+
+    def _require_fittable(self) -> None:
+        if self.kind == "pairwise":
+            raise UnsupportedError("Pairwise models give probabilities; an ensemble of them needs no statistics.")
+        if self._statistics is not None:
+            raise UnsupportedError(
+                "The statistics of an ensemble are fitted once, for caches and servers hold its scores: make another "
+                "EnsembleRM of the same members."
+            )
+
+    # -- inside: scores ----------------------------------------------------------------------------------------------
+
+    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        question, finish = self._scoring(conversations, options)
+        return finish(asked(self._members, question))
+
+    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        question, finish = self._scoring(conversations, options)
+        return finish(await aasked(self._members, question))
+
+    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+        question, finish = self._comparison(pairs, both_orders, options)
+        return finish(asked(self._members, question))
+
+    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+        question, finish = self._comparison(pairs, both_orders, options)
+        return finish(await aasked(self._members, question))
+
+    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+        question, finish = self._ranking(prompt, responses)
+        return _required(finish(asked(self._members, question))[0])
+
+    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+        question, finish = self._ranking(prompt, responses)
+        return _required(finish(await aasked(self._members, question))[0])
+
+    def _scoring(self, conversations: Sequence[Conversation], options: CallOptions) -> tuple[Question, Finish]:
+        """What members are asked for scores, and what is made of their answers."""
+        self._require_statistics()
+        how = self._how(options)
+        combination = self._combination()
+        progress = self._progress(options, len(conversations))
+        question = scoring(conversations, self._for_members(options, progress), by_steps=self.kind == "process")
+
+        def finish(answers: Answers) -> list[Result]:
+            def one(i: int) -> ScoreDetails:
+                its = [results[i : i + 1] for results in answers]
+                return combination.responses(conversations[i : i + 1], its, how, among=False)[0]
+
+            progress.finish()
+            return one_by_one(len(conversations), one, options)
+
+        return question, finish
+
+    def _comparison(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> tuple[Question, Finish]:
+        combination = self._combination()
+        progress = self._progress(options, len(pairs))
+        if self.kind == "pairwise":
+            question = comparing(pairs, both_orders, self._for_members(options, progress))
+
+            def pairwise(answers: Answers, i: int) -> ScoreDetails:
+                return combination.pair([results[i] for results in answers])
+
+            return question, self._of_pairs(pairwise, len(pairs), options, progress)
+        self._require_statistics(among=True)
+        how = self._how(options)
+        responses = [(pair.prompt, text) for pair in pairs for text in (pair.a, pair.b)]
+        # The members' places are of responses, two a pair: they would mislead.
+        inside = replace(self._for_members(options, progress), first_index=None)
+        single = [Conversation((*prompt, Message("assistant", text))) for prompt, text in responses]
+        single = self._with_steps(single, inside)
+        question = scoring(single, inside, by_steps=self.kind == "process")
+
+        def difference(answers: Answers, i: int) -> ScoreDetails:
+            both = slice(2 * i, 2 * i + 2)
+            a, b = combination.responses(single[both], [results[both] for results in answers], how, among=True)
+            probability = sigmoid(a.score - b.score)
+            return replace(joined_responses([a, b]), score=probability, normalized_score=probability)
+
+        return question, self._of_pairs(difference, len(pairs), options, progress)
+
+    def _of_pairs(
+        self, combine: Callable[[Answers, int], ScoreDetails], n: int, options: CallOptions, progress: SharedProgress
+    ) -> Finish:
+        def finish(answers: Answers) -> list[Result]:
+            progress.finish()
+            return one_by_one(n, lambda i: combine(answers, i), options)
+
+        return finish
+
+    def _ranking(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> tuple[Question, Finish]:
+        combination = self._combination()
+        options = CallOptions(first_index=0)
+        inside = self._for_members(options, None)
+        if self.kind == "pairwise":
+            question = ranking(prompt, responses, inside)
+            return question, lambda answers: [combination.ranking([results[0] for results in answers], len(responses))]
+        self._require_statistics(among=True)
+        how = self._how(options)
+        candidates = self._candidates(prompt, responses, options)
+        question = scoring(candidates, inside, by_steps=self.kind == "process")
+        return question, lambda answers: [joined_responses(combination.responses(candidates, answers, how, among=True))]
+
+    def _combination(self) -> Combination:
+        needed = None if self.on_member_error == "raise" else _needed(self.quorum, len(self._members))
+        return Combination(
+            name=self.name,
+            kind=self.kind,
+            members=self._members,
+            reduction=self.reduction,
+            scale=self._scale,
+            statistics=self._statistics,
+            quorum=needed,
+            score_range=self.score_range,
+        )
+
+    def _for_members(self, options: CallOptions, progress: SharedProgress | None) -> CallOptions:
+        """A member's failure is raised at once only where it is the ensemble's."""
+        alone = options.on_error == "none" or self.on_member_error == "skip"
+        return replace(options, on_error="none" if alone else "raise", aggregation=None, progress=progress)
+
+    def _progress(self, options: CallOptions, n: int) -> SharedProgress:
+        return SharedProgress(options.progress, n_members=len(self._members), n_conversations=n)
+
+    # -- inside: settings --------------------------------------------------------------------------------------------
+
+    @property
+    def _scale(self) -> str | None:
+        """How a score by itself is normalised: under "vote" it is its rank among the fitted scores."""
+        return "rank" if self.reduction.name == "vote" and self.kind != "pairwise" else self.normalize
+
+    def _default_aggregation(self) -> str:
+        return self._aggregation or super()._default_aggregation()
+
+    def _how(self, options: CallOptions) -> str:
+        """How step scores become the score."""
+        how = options.aggregation or self._default_aggregation()
+        if self.kind == "process" and self._scale == "zscore" and how in _NOT_OF_ZSCORES:
+            raise UnsupportedError(
+                f"The {how} of z-scores has no direction, for they may be negative: two bad steps would make a good "
+                "one. Say another aggregation= ('min', 'mean'), or normalize='rank'."
+            )
+        return how
+
+    def _require_statistics(self, *, among: bool = False) -> None:
+        """`among`: responses to one prompt are asked for, of which a vote needs nothing else."""
+        vote = self.reduction.name == "vote"
+        if self._scale not in NEED_STATISTICS or self._statistics is not None or (vote and among):
+            return
+        raise UnsupportedError(
+            f"{'A vote on a single response' if vote else f'normalize={self.normalize!r}'} needs statistics: call "
+            "fit(conversations) or load(path) before; they are never taken from the conversations being scored."
+            + (" rank, best_of_n and compare vote among the responses at hand." if vote else "")
+        )
+
+    def _checked_normalization(self, normalize: str | None) -> str | None:
+        if normalize is not None and normalize not in NORMALIZATIONS:
+            raise TypeError(f"normalize={normalize!r}; known: None, {', '.join(map(repr, NORMALIZATIONS))}.")
+        if normalize is not None and self.kind == "pairwise":
+            raise TypeError(f"normalize={normalize!r}: pairwise models give probabilities, which are on one scale.")
+        if normalize is not None and self.reduction.name == "vote":
+            raise TypeError(f"normalize={normalize!r}: a vote takes ranks, which no normalisation changes.")
+        return normalize
+
+    def _of_process_members(self, name: str, given: str | None, own: Callable[[BaseRM], str]) -> str | None:
+        """A setting of process ensembles: as given, or the one that every member has."""
+        if self.kind != "process":
+            if given is not None:
+                raise TypeError(f"{name}={given!r} belongs to ensembles of process models; this one is {self.kind}.")
+            return None
+        if given is not None:
+            return given
+        found = [own(member.rm) for member in self._members]
+        if len(set(found)) > 1:
+            each = ", ".join(f"{member.name}: {value!r}" for member, value in zip(self._members, found, strict=True))
+            raise TypeError(f"The members differ in {name} ({each}): say {name}= for the ensemble.")
+        return found[0]
+
+    def _warn_of_unlike_members(self) -> None:
+        if self.reduction.name in WITHOUT_WEIGHTS and len({member.weight for member in self._members}) > 1:
+            logger.warning("%s: weights have no part in reduce=%r.", self.name, self.reduction.name)
+        if self._scale is not None or self.kind == "pairwise":
+            return
+        ranges = [(member.name, score_range_of(member.rm)) for member in self._members]
+        known = [(name, low_high) for name, low_high in ranges if low_high is not None]
+        if len({low_high for _, low_high in known}) > 1:
+            logger.warning(
+                "%s: scores of unlike ranges (%s) are combined as they are; normalize= puts them on one scale.",
+                self.name,
+                ", ".join(f"{name} {low_high}" for name, low_high in known),
+            )
+
+
+def _member(given: Any, place: int) -> Member:
+    rm, weight = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, 1.0)
+    if not isinstance(rm, BaseRM):
+        raise TypeError(f"Member {place} is {type(rm).__name__}; give a BaseRM, or a pair of one and its weight.")
+    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
+        raise TypeError(f"Member {place} ({rm.name}) has the weight {weight!r}; a number is needed.")
+    if not 0 < (number := float(weight)) < math.inf:
+        raise TypeError(f"Member {place} ({rm.name}) has the weight {weight}; it must be positive and finite.")
+    return Member(rm, number, place)
+
+
+def _kind_of(members: Sequence[Member]) -> Kind:
+    n_pairwise = sum(member.rm.kind == "pairwise" for member in members)
+    if 0 < n_pairwise < len(members):
+        kinds = ", ".join(f"{member.name}: {member.rm.kind}" for member in members)
+        raise UnsupportedError(
+            f"Models that compare and models that score cannot be combined ({kinds}). Make an ensemble of each kind."
+        )
+    if n_pairwise:
+        return "pairwise"
+    return "process" if all(member.gives_steps for member in members) else "outcome"
+
+
+def _checked_quorum(quorum: Any, on_member_error: str, *, n_members: int) -> int | float:
+    if on_member_error not in ("raise", "skip"):
+        raise TypeError(f"on_member_error={on_member_error!r}; known: 'raise', 'skip'.")
+    if quorum is None:
+        return 0.5
+    if on_member_error == "raise":
+        raise TypeError("quorum= belongs to on_member_error='skip': with 'raise' every member must succeed.")
+    if isinstance(quorum, bool) or not isinstance(quorum, (int, float)):
+        raise TypeError(f"quorum={quorum!r}; a number of members (int) or a share of them (float) is needed.")
+    if isinstance(quorum, int) and not 1 <= quorum <= n_members:
+        raise TypeError(f"quorum={quorum}; of {n_members} members 1 to {n_members} can be asked for.")
+    if isinstance(quorum, float) and not 0 < quorum <= 1:
+        raise TypeError(f"quorum={quorum}; a share is above 0 and at most 1.")
+    return quorum
+
+
+def _needed(quorum: int | float, n_members: int) -> int:
+    # 0.6 of 5 members is 3, though 0.6 * 5 may come out a little above.
+    return quorum if isinstance(quorum, int) else max(1, math.ceil(quorum * n_members - 1e-9))
+
+
+def _required(result: Result) -> ScoreDetails:
+    if isinstance(result, Exception):
+        raise result
+    return result

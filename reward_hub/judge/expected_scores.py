@@ -1,0 +1,114 @@
+"""The expected score over the tokens that could have stood in a score's place (G-Eval, https://arxiv.org/abs/2303.16634).
+
+Labels (the scores as texts, "A", "tie") may be one token or several, and one may begin another ("1", "10"). Only
+probability that belongs to a label beyond doubt is counted; the share that was counted is returned with the mean.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from reward_hub.errors import JudgeParseError
+from reward_hub.judge.form import Reply, ReplyToken
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A mean over labels, and the probability that they have together."""
+
+    value: float
+    mass: float
+
+
+def expected_at(reply: Reply, place: int, label: str, labels: Mapping[str, float]) -> Expected:
+    """The mean of the labels' values at the place where the reply has `label`.
+
+    Args:
+        place: index into `reply.text` of the label's first character.
+        labels: every label that could stand there -> its value.
+
+    Raises:
+        JudgeParseError: the tokens of the reply do not make up its text there.
+    """
+    tokens = reply.tokens or ()
+    first, prefix = _token_at(reply.text, tokens, place)
+    masses = _masses(tokens, first, prefix, "", label, tuple(labels))
+    total = math.fsum(masses.values())
+    if total <= 0.0:
+        raise JudgeParseError(f"No probability is known for any of {', '.join(labels)}.", text=reply.text)
+    return Expected(math.fsum(labels[name] * p for name, p in masses.items()) / total, total)
+
+
+def _token_at(text: str, tokens: Sequence[ReplyToken], place: int) -> tuple[int, str]:
+    """The token in which a character of the text stands, and the token's characters before it.
+
+    Tokens are laid along the text from its end: before it they may hold thinking, or halves of characters.
+    """
+    last = len(tokens)
+    while last > 0 and not text.endswith(tokens[last - 1].text):
+        last -= 1  # the end of turn, which is no text
+    end = len(text)
+    for i in range(last - 1, -1, -1):
+        start = end - len(tokens[i].text)
+        if start < 0 or text[start:end] != tokens[i].text:
+            break
+        if start <= place < end:
+            return i, text[start:place]
+        end = start
+    raise JudgeParseError("The tokens that the server gave do not make up the judge's reply.", text=text)
+
+
+def _masses(
+    tokens: Sequence[ReplyToken], i: int, prefix: str, done: str, label: str, labels: Sequence[str]
+) -> dict[str, float]:
+    """Label -> probability, given that `done` of it is written and token `i`, after `prefix`, continues it."""
+    ways = tokens[i].logprobs
+    rests = {text: rest for text in ways if (rest := _rest_of(text, prefix)) is not None}
+    # Where a whole label of several characters is one token, a shorter one that begins it is no beginning.
+    wholes = any(len(_word(rest)) > 1 and done + _word(rest) in labels for rest in rests.values())
+    masses: dict[str, float] = {}
+    for text, rest in rests.items():
+        written = done + _word(rest)
+        possible = [one for one in labels if one.startswith(written)] if written else []
+        p = math.exp(ways[text])
+        ended = len(_word(rest)) < len(rest)
+        if written in labels and (ended or wholes or len(possible) == 1):
+            masses[written] = masses.get(written, 0.0) + p
+        elif text == tokens[i].text and label.startswith(written) and i + 1 < len(tokens):
+            for name, share in _continued(tokens, i + 1, written, label, possible).items():
+                masses[name] = masses.get(name, 0.0) + p * share
+        elif len(possible) == 1 and not ended:
+            masses[possible[0]] = masses.get(possible[0], 0.0) + p
+    return masses
+
+
+def _continued(
+    tokens: Sequence[ReplyToken], i: int, written: str, label: str, possible: Sequence[str]
+) -> dict[str, float]:
+    """How the probability of the written beginning is shared among the labels it begins, by the token that follows."""
+    longer = [one for one in possible if len(one) > len(written)]
+    masses = _masses(tokens, i, "", written, label, longer) if longer else {}
+    if written in possible:
+        going_on = math.fsum(
+            math.exp(logprob)
+            for text, logprob in tokens[i].logprobs.items()
+            if _word(text) and any(one.startswith(written + _word(text)) for one in longer)
+        )
+        masses[written] = max(0.0, 1.0 - going_on)
+    return masses
+
+
+def _rest_of(text: str, prefix: str) -> str | None:
+    """What a token that could stand here writes of the label, behind the characters before it."""
+    if text.startswith(prefix):
+        return text[len(prefix) :]
+    return None
+
+
+def _word(text: str) -> str:
+    """The label's characters that a token begins with."""
+    found = re.match(r"-?\w+", text)
+    return found[0] if found else ""

@@ -1,0 +1,431 @@
+"""LLMJudge: a language model that judges by a rubric, or in the form of a published judge, as a reward model.
+
+    judge = LLMJudge(model="gpt-4", api_base="https://api.openai.com/v1", rubric="Score the response from 1-5 ...")
+    judge.score(prompt="Explain gravity", response="...")
+
+What is asked and how replies are read is a `JudgeForm`; this file asks it, as often as samples, orders and replies
+without a verdict want it, and makes one score of the verdicts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, TypeVar
+
+from reward_hub.background_loop import run_sync
+from reward_hub.base import BaseRM, CallOptions, Messages, Result, aggregation_name
+from reward_hub.errors import (
+    InvalidConversationError,
+    RewardHubError,
+)
+from reward_hub.http_client import in_order
+from reward_hub.judge import rubric_forms
+from reward_hub.judge.asking import Asker
+from reward_hub.judge.chat import ChatClient
+from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
+from reward_hub.judge.form_choice import form_of
+from reward_hub.judge.judge_details import JudgeDetails, position_of
+from reward_hub.judge.judging import Judgement, Judging, Plan
+from reward_hub.judge.limits import Ledger, Limits, Usage
+from reward_hub.judge.openai_chat import OpenAIChat
+from reward_hub.judge.rubric import Rubric
+from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
+from reward_hub.judge.vllm_chat import VllmChat
+from reward_hub.pairwise_rm import rank_by_comparing
+from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+
+TIMEOUT_S = 120.0
+MAX_RETRIES = 4
+REFERENCE = "reference"
+"""The key of a message that holds a reference answer."""
+
+_KINDS: Mapping[Mode, Kind] = {
+    "pointwise": "outcome",
+    "pairwise": "pairwise",
+    "listwise": "pairwise",
+    "stepwise": "process",
+}
+T = TypeVar("T")
+
+_LOAD_METHODS = {"api": "api", "openai": "api", "vllm": "vllm"}
+
+
+class LLMJudge(BaseRM):
+    """A language model as a judge. Nothing is called, opened or started before the first judgement.
+
+    Args:
+        model: the model's name at the endpoint; a hub id or a folder for vLLM.
+        rubric: what to judge by, in plain words or as a `Rubric`. A text may name its score range ("from 1-5") and
+            weighted criteria ("Correctness (weight: 0.5)"): each gets a score, and they are combined here.
+        mode: "pointwise" (`score`), "pairwise" (`compare`), "listwise" (`rank`), "stepwise" (`score_steps`).
+        form: in place of a rubric: a `JudgeForm`, or the name of a published judge's. Without `rubric` and `form` the
+            published judge that `model` is.
+        load_method: "api" (also "openai"), an OpenAI-compatible endpoint; "vllm", an engine in this process.
+        api_base: the endpoint's address; else OPENAI_BASE_URL, else OpenAI's.
+        api_key: else REWARD_HUB_API_KEY or OPENAI_API_KEY.
+        engine: a `vllm.LLM` that runs already.
+        engine_options: arguments of `vllm.LLM`.
+        temperature, max_tokens: of each reply; by default the form's (0 and 1024 for rubrics).
+        seed: requests get seeds made from it; None sends none.
+        n_samples: replies per judgement, reduced by `reduce`: "mean", "median" or "majority".
+        use_logprobs: rubrics: the expected score over the tokens of the score, in place of the one written.
+        both_orders: pairs and lists are judged in the given and in the reverse order, and the two averaged.
+        structured: True holds replies to a JSON schema; "auto" does where the server can; False asks in words alone.
+        parse_retries: how often a reply without a verdict is asked for again (at temperature 0.5 or more).
+        aggregation: stepwise: how step scores become the score of `score`; "min" by default.
+        extra_body: further fields of each request (`chat_template_kwargs`, ...); for vLLM, arguments of `LLM.chat`.
+        prices: of a million prompt tokens and a million generated tokens, in any currency.
+        budget: in that currency. The call that could go over it is not sent: `BudgetExceededError`.
+        token_budget: the same in tokens.
+        requests_per_minute, tokens_per_minute: requests wait until they are within these.
+        max_concurrency: requests, and judgements, under way at a time.
+        deadline_s: for one judgement, from when its turn has come, waits and further attempts included.
+        timeout_s: endpoints: for one attempt; 120 by default.
+        max_retries: endpoints: further attempts of a request that failed in a way that may pass (429, 5xx, timeouts);
+            4 by default.
+
+    Raises:
+        TypeError: arguments that do not go together.
+        ValueError: the rubric cannot be read.
+        UnsupportedError: `use_logprobs` where a verdict is no single token.
+
+    Attributes:
+        deterministic: False for a temperature above 0.
+        form: what is asked.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        rubric: str | Rubric | None = None,
+        mode: Mode | None = None,
+        form: JudgeForm | str | None = None,
+        load_method: str = "api",
+        api_base: str | None = None,
+        api_key: str | None = None,
+        engine: Any = None,
+        engine_options: Mapping[str, Any] | None = None,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        seed: int | None = 0,
+        n_samples: int = 1,
+        reduce: Reduce = "mean",
+        use_logprobs: bool = False,
+        both_orders: bool = True,
+        structured: bool | Literal["auto"] = "auto",
+        parse_retries: int = 2,
+        aggregation: str | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        prices: tuple[float, float] | None = None,
+        budget: float | None = None,
+        token_budget: int | None = None,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        max_concurrency: int = 32,
+        deadline_s: float | None = None,
+        timeout_s: float | None = None,
+        max_retries: int | None = None,
+    ) -> None:
+        self.name = model
+        self.form = form_of(model, rubric, mode, form, use_logprobs)
+        self.family = self.form.name
+        self.kind = _KINDS[self.form.mode]
+        self._plan = Plan(
+            temperature=self.form.temperature if temperature is None else float(temperature),
+            max_tokens=self.form.max_tokens if max_tokens is None else max_tokens,
+            seed=seed,
+            n_samples=n_samples,
+            reduce=reduce,
+            both_orders=both_orders,
+            parse_retries=parse_retries,
+            deadline_s=deadline_s,
+        )
+        self.deterministic = self._plan.temperature == 0.0
+        if aggregation is not None and self.kind != "process":
+            raise TypeError(f"aggregation={aggregation!r}: only a stepwise judge has steps to aggregate.")
+        self._aggregation = "min" if aggregation is None else aggregation_name(aggregation)
+        # The other forms have the rubric in their own words already.
+        self._rubric_text = rubric if isinstance(rubric, str) and isinstance(form, JudgeForm) else None
+        self._reference: str | None = None
+        self._top_n: int | None = None
+        if max_concurrency < 1:
+            raise TypeError(f"max_concurrency={max_concurrency}; at least 1 is needed.")
+        self._client: ChatClient
+        if structured not in (True, False, "auto"):
+            raise TypeError(f"structured={structured!r}; known: True, False, 'auto'.")
+        if _load_method(load_method, engine) == "vllm":
+            _refuse(api_base=api_base, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries)
+            retries = 0
+            self._client = VllmChat(
+                model,
+                engine=engine,
+                engine_options=engine_options,
+                structured=structured is not False,
+                chat_options=extra_body,
+            )
+        else:
+            _refuse(engine_options=engine_options)
+            retries = MAX_RETRIES if max_retries is None else max_retries
+            self._client = OpenAIChat(
+                model,
+                api_base=api_base,
+                api_key=api_key,
+                timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
+                structured=structured,
+                extra_body=extra_body,
+            )
+        self._sent_settings = {"structured": structured, "extra_body": dict(extra_body or {})}
+        limits = Limits(
+            prices=prices,
+            budget=budget,
+            token_budget=token_budget,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
+        self._ledger = Ledger(limits)
+        asker = Asker(self._client, self._ledger, max_retries=retries, max_concurrency=max_concurrency)
+        self._judging = Judging(model, self.form, self._plan, asker, max_concurrency=max_concurrency)
+        self._details = JudgeDetails(self.form, model, "vllm" if isinstance(self._client, VllmChat) else "api")
+        self._positions = PositionTally()
+
+    def __repr__(self) -> str:
+        return f"LLMJudge({self.name!r}, form={self.form.name!r}, at={self.place!r})"
+
+    @property
+    def mode(self) -> Mode:
+        return self.form.mode
+
+    @property
+    def place(self) -> str:
+        """Where the model is: an address without credentials, or the engine."""
+        return self._client.place
+
+    @property
+    def usage(self) -> Usage:
+        """What all calls so far used, those of replies without a verdict included."""
+        return self._ledger.used
+
+    @property
+    def position_bias(self) -> PositionBias | None:
+        """Over all pairs that were judged in both orders; None before the first."""
+        return self._positions.total
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies model, place, words of the request and settings; not the key, and nothing that only costs time."""
+        probe = _probe(self.form.mode, self._rubric_text, self._reference)
+        schema = self.form.response_schema(probe) if self.form.response_schema else None
+        plan = dataclasses.asdict(self._plan)
+        del plan["deadline_s"]
+        settings = {
+            "model": self.name,
+            "place": self.place,
+            "form": [self.form.name, self.form.source, self.form.stop, self.form.logprobs, self.form.score_range],
+            "weights": self.form.weights,
+            "request": self.form.request(probe, ()),
+            "schema": schema,
+            "aggregation": self._aggregation,
+            "reading": rubric_forms.VERSION,
+            **plan,
+            **self._sent_settings,
+        }
+        text = json.dumps(settings, sort_keys=True, default=str)
+        return f"judge:{self.form.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+    def close(self) -> None:
+        self._client.close()
+
+    def with_reference(self, reference: str) -> LLMJudge:
+        """The same judge, shown this reference answer wherever a conversation brings none of its own.
+
+        It shares connections, limits and counts with this one.
+        """
+        if not isinstance(reference, str):
+            raise TypeError(f"reference is {type(reference).__name__}; a text is needed.")
+        other = copy.copy(self)
+        other._reference = reference
+        return other
+
+    def rank(
+        self,
+        messages: Messages | None = None,
+        *,
+        prompt: str | None = None,
+        responses: Sequence[str],
+        return_details: bool = False,
+        top_n: int | None = None,
+    ) -> Any:
+        """Indices of the responses, best first; ties keep input order.
+
+        Args:
+            top_n: the best so many alone. A listwise judge is then asked for no more than them.
+        """
+        given: dict[str, Any] = {"prompt": prompt, "responses": responses, "return_details": return_details}
+        return _first(super(LLMJudge, self._naming(top_n)).rank(messages, **given), top_n)
+
+    async def arank(
+        self,
+        messages: Messages | None = None,
+        *,
+        prompt: str | None = None,
+        responses: Sequence[str],
+        return_details: bool = False,
+        top_n: int | None = None,
+    ) -> Any:
+        """`rank` without blocking the event loop."""
+        given: dict[str, Any] = {"prompt": prompt, "responses": responses, "return_details": return_details}
+        return _first(await super(LLMJudge, self._naming(top_n)).arank(messages, **given), top_n)
+
+    def _naming(self, top_n: int | None) -> LLMJudge:
+        if top_n is not None and top_n < 1:
+            raise TypeError(f"top_n={top_n}; at least 1 is needed.")
+        other = copy.copy(self)
+        other._top_n = top_n
+        return other
+
+    # -- what BaseRM asks for --------------------------------------------------------------------------------------
+
+    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        async def one(conversation: Conversation) -> ScoreDetails:
+            task = self._task(conversation.messages[:-1], (conversation.response,), conversation)
+            judgement = await self._judging.judge(task)
+            return self._details.of_score(judgement, conversation, options.aggregation or self._aggregation)
+
+        return await _each(conversations, one, options)
+
+    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+        return run_sync(self._acompare_many(pairs, both_orders, options))
+
+    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+        if self.kind != "pairwise":
+            single = [
+                Conversation((*pair.prompt, Message("assistant", text))) for pair in pairs for text in (pair.a, pair.b)
+            ]
+            results = await self._ascore_many(self._with_steps(single, options), options)
+            return [self._difference(a, b) for a, b in zip(results[::2], results[1::2], strict=True)]
+
+        async def one(pair: Pair) -> ScoreDetails:
+            task = self._task(pair.prompt, (pair.a, pair.b))
+            return self._pair_details(await self._judging.judge(task, both_orders=both_orders))
+
+        return await _each(pairs, one, options)
+
+    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+        return run_sync(self._arank(prompt, responses))
+
+    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+        if self.kind != "pairwise":
+            return await super()._arank(prompt, responses)
+        if len(set(responses)) == 1:
+            # Equal texts need no judge.
+            return replace(self._details.bare(0.5), scores=[0.5] * len(responses))
+        if self.mode == "listwise":
+            return self._details.of_list(await self._judging.judge(self._task(prompt, tuple(responses))))
+        judgements: list[Judgement] = []
+
+        def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
+            tasks = [self._task(pair.prompt, (pair.a, pair.b)) for pair in pairs]
+            found = run_sync(in_order([self._judging.judge(task) for task in tasks]))
+            judgements.extend(found)
+            return [self._pair_details(one) for one in found]
+
+        # Its rounds wait for one another, and it is not written for an event loop.
+        details = await asyncio.to_thread(rank_by_comparing, compare, prompt, responses)
+        usage = Usage.total([one.usage for one in judgements])
+        return replace(details, extra={**details.extra, "usage": usage.to_dict()})
+
+    def _pair_details(self, judgement: Judgement) -> ScoreDetails:
+        position = position_of(judgement)
+        if position is not None and self.mode == "pairwise":
+            self._positions.add(position)
+        return self._details.of_pair(judgement)
+
+    def _default_aggregation(self) -> str:
+        return self._aggregation
+
+    # -- one judgement -----------------------------------------------------------------------------------------------
+
+    def _task(
+        self, prompt: Sequence[Message], responses: tuple[str, ...], conversation: Conversation | None = None
+    ) -> JudgeTask:
+        given = _reference_in(prompt if conversation is None else conversation.messages)
+        return JudgeTask(
+            tuple(prompt),
+            responses,
+            steps=conversation.steps if conversation is not None else None,
+            reference=self._reference if given is None else given,
+            rubric=self._rubric_text,
+            top_n=self._top_n,
+        )
+
+
+def _load_method(load_method: str, engine: Any) -> str:
+    if load_method not in _LOAD_METHODS:
+        raise TypeError(f"load_method={load_method!r}; a judge knows {', '.join(map(repr, _LOAD_METHODS))}.")
+    return "vllm" if engine is not None else _LOAD_METHODS[load_method]
+
+
+def _refuse(**arguments: Any) -> None:
+    for name, value in arguments.items():
+        if value is not None:
+            raise TypeError(f"{name}= has no meaning for this judge; load_method= says where it runs.")
+
+
+def _reference_in(messages: Sequence[Message]) -> str | None:
+    """The reference answer that a conversation brings: the last message's that has one."""
+    for place, message in reversed(list(enumerate(messages))):
+        reference = message.extra.get(REFERENCE)
+        if reference is None:
+            continue
+        if not isinstance(reference, str):
+            raise InvalidConversationError(
+                f"messages[{place}].{REFERENCE} is {type(reference).__name__}; a text is needed.",
+                field=f"messages[{place}].{REFERENCE}",
+            )
+        return reference
+    return None
+
+
+async def _each(
+    items: Sequence[T], judge: Callable[[T], Awaitable[ScoreDetails]], options: CallOptions
+) -> list[Result]:
+    """Judge all items at once; the first failure is raised, or each is its item's result."""
+
+    async def one(place: int, item: T) -> Result:
+        try:
+            return await judge(item)
+        except RewardHubError as error:
+            if hasattr(error, "index"):
+                error.index = None if options.first_index is None else options.first_index + place
+            if options.on_error == "raise":
+                raise
+            return error
+        finally:
+            if options.progress is not None:
+                options.progress(1)
+
+    return await in_order([one(place, item) for place, item in enumerate(items)])
+
+
+def _first(found: Any, n: int | None) -> Any:
+    """The first so many of a ranking, with or without its details."""
+    return (found[0][:n], found[1]) if isinstance(found, tuple) else found[:n]
+
+
+def _probe(mode: Mode, rubric: str | None, reference: str | None) -> JudgeTask:
+    """A task that shows the words of a form's request."""
+    n = {"pointwise": 1, "pairwise": 2, "listwise": 3, "stepwise": 1}[mode]
+    return JudgeTask(
+        (Message("user", "prompt"),),
+        tuple(f"response {i}" for i in range(n)),
+        steps=("step 1", "step 2") if mode == "stepwise" else None,
+        reference=reference,
+        rubric=rubric,
+    )

@@ -1,0 +1,161 @@
+"""Prometheus 2: feedback and a score from 1 to 5, or the better of two responses, by a rubric of one criterion.
+
+Prompts: prometheus_eval/prompts.py of https://github.com/prometheus-eval/prometheus-eval (Apache-2.0), with and
+without a reference answer. Paper: https://arxiv.org/abs/2405.01535.
+The system text stands before the user's, one line break between, as the authors' code renders it: Mistral's template
+has no system role. Without a rubric the authors' helpfulness rubric is used; comparing, its criterion alone, as theirs.
+Departs from it: decoding is greedy (the authors sample at temperature 1.0, top_p 0.9, repetition penalty 1.03). The
+prompts have one instruction; a longer conversation is written into it turn by turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from reward_hub.family import Checkpoint
+from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
+from reward_hub.judge.rubric import Rubric
+from reward_hub.judge.score_rubric import HELPFULNESS, criterion_of, scored_rubric
+from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score
+
+SOURCE = "https://arxiv.org/abs/2405.01535"
+CHECKPOINTS = (
+    Checkpoint("prometheus-eval/prometheus-7b-v2.0", license="apache-2.0"),
+    Checkpoint("prometheus-eval/prometheus-8x7b-v2.0", license="apache-2.0"),
+)
+ABSOLUTE, RELATIVE = "prometheus-absolute", "prometheus-relative"
+
+_ABSOLUTE_SYSTEM = (
+    "You are a fair judge assistant tasked with providing clear, objective feedback based on specific criteria, "
+    "ensuring each assessment reflects the absolute standards set for performance."
+)
+_RELATIVE_SYSTEM = (
+    "You are a fair judge assistant assigned to deliver insightful feedback that compares individual performances, "
+    "highlighting how each stands relative to others within the same cohort."
+)
+_ABSOLUTE_TASK = """###Task Description:
+An instruction (might include an Input inside it), a response to evaluate, {given}and a score rubric \
+representing a evaluation criteria are given.
+1. Write a detailed feedback that assess the quality of the response strictly based on the given score rubric, not \
+evaluating in general.
+2. After writing a feedback, write a score that is an integer between 1 and 5. You should refer to the score rubric.
+3. The output format should look as follows: "(write a feedback for criteria) [RESULT] (an integer number between 1 \
+and 5)"
+4. Please do not generate any other opening, closing, and explanations.
+
+###The instruction to evaluate:
+{instruction}
+
+###Response to evaluate:
+{response}
+{reference_section}
+###Score Rubrics:
+{rubric}
+
+###Feedback: """
+_RELATIVE_TASK = """###Task Description:
+An instruction (might include an Input inside it), a response to evaluate, {given}and a score rubric \
+representing a evaluation criteria are given.
+1. Write a detailed feedback that assess the quality of two responses strictly based on the given score rubric, not \
+evaluating in general.
+2. After writing a feedback, choose a better response between Response A and Response B. You should refer to the score \
+rubric.
+3. The output format should look as follows: "(write a feedback for criteria) [RESULT] (A or B)"
+4. Please do not generate any other opening, closing, and explanations.
+
+###Instruction:
+{instruction}
+
+###Response A:
+{response_a}
+
+###Response B:
+{response_b}
+{reference_section}
+###Score Rubric:
+{rubric}
+
+###Feedback: """
+_MARKS = (
+    *("###Task Description:", "###The instruction to evaluate:", "###Response to evaluate:", "###Instruction:"),
+    *("###Response A:", "###Response B:", "###Reference Answer", "###Score Rubric", "###Feedback:", "[RESULT]"),
+)
+
+
+def prometheus_absolute(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -> JudgeForm:
+    """A score from 1 to 5.
+
+    Args:
+        rubric: a criterion with a description of each score from 1 to 5; see `score_rubric.scored_rubric`.
+    """
+    own = scored_rubric(rubric)
+    given, heading = "a reference answer that gets a score of 5, ", "###Reference Answer (Score 5):"
+    templates = _templates(ABSOLUTE, f"{_ABSOLUTE_SYSTEM}\n{_ABSOLUTE_TASK}", given, heading)
+
+    def request(task: JudgeTask, replies: Sequence[Reply]) -> ChatMessages:
+        text = templates[task.reference is not None].filled(
+            instruction=instruction_of(task.prompt),
+            response=task.responses[0],
+            reference=task.reference or "",
+            rubric=own if task.rubric is None else scored_rubric(task.rubric),
+        )
+        return [{"role": "user", "content": text}]
+
+    return JudgeForm(
+        name=ABSOLUTE,
+        mode="pointwise",
+        source=SOURCE,
+        request=request,
+        read=read_score(ABSOLUTE),
+        score_range=(1.0, 5.0),
+        checkpoints=CHECKPOINTS,
+        takes_rubric=True,
+    )
+
+
+def prometheus_relative(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -> JudgeForm:
+    """The better of two responses.
+
+    Args:
+        rubric: a criterion; descriptions of scores are left out.
+    """
+    own = criterion_of(rubric)
+    templates = _templates(
+        RELATIVE, f"{_RELATIVE_SYSTEM}\n{_RELATIVE_TASK}", "a reference answer, ", "###Reference Answer:"
+    )
+
+    def request(task: JudgeTask, replies: Sequence[Reply]) -> ChatMessages:
+        text = templates[task.reference is not None].filled(
+            instruction=instruction_of(task.prompt),
+            response_a=task.responses[0],
+            response_b=task.responses[1],
+            reference=task.reference or "",
+            rubric=own if task.rubric is None else criterion_of(task.rubric),
+        )
+        return [{"role": "user", "content": text}]
+
+    return JudgeForm(
+        name=RELATIVE,
+        mode="pairwise",
+        source=SOURCE,
+        request=request,
+        read=read_letter(RELATIVE),
+        checkpoints=CHECKPOINTS,
+        takes_rubric=True,
+    )
+
+
+def _templates(judge: str, text: str, given: str, heading: str) -> dict[bool, Template]:
+    """The prompt without (False) and with (True) a reference answer."""
+    return {
+        False: Template(judge, text.replace("{given}", "").replace("{reference_section}", ""), _MARKS),
+        True: Template(
+            judge,
+            text.replace("{given}", given).replace("{reference_section}", f"\n{heading}\n{{reference}}\n"),
+            _MARKS,
+        ),
+    }
+
+
+FORMS = (prometheus_absolute, prometheus_relative)

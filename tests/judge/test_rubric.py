@@ -1,0 +1,92 @@
+"""What a rubric in plain words says, and what it is refused for."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reward_hub.judge import Rubric
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Score the response from 1-5 based on clarity.", (1, 5)),
+        ("Rate it on a scale of 1 to 10.", (1, 10)),
+        ("Give a score (0-100).", (0, 100)),
+        ("A number between 0 and 1.", (0, 1)),
+        ("Use a 1–7 scale.", (1, 7)),
+        ("scores range from -2 to 2", (-2, 2)),
+        ("from 0.0 to 1.0", (0, 1)),
+        ("Was the answer of 2019-2024 kept? Score from 1 to 4.", (1, 4)),
+        ("Is it polite?", (1, 5)),
+    ],
+)
+def test_the_score_range_is_read_from_the_words(text: str, expected: tuple[float, float]) -> None:
+    assert Rubric.parse(text).score_range == expected
+
+
+def test_two_ranges_need_to_be_said_which() -> None:
+    text = "Score from 1-5. Rate style from 0-10."
+    with pytest.raises(ValueError, match="0 to 10, 1 to 5"):
+        Rubric.parse(text)
+    assert Rubric.parse(text, score_range=(0, 10)).score_range == (0, 10)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Score from 1-5 based on:\n- Correctness (weight: 0.5)\n- Helpfulness (weight: 0.3)\n- Tone (weight: 0.2)",
+        "Score from 1-5 based on: Correctness (weight: 0.5) Helpfulness (weight: 0.3), and Tone (weight: 0.2).",
+        "1. **Correctness**: is it right? (weight: 50%)\n2. Helpfulness [weight=30%]\n* Tone (weight 20 %)",
+        "Score the response from 1-5:\n  • Correctness (Weight: 5) - the facts\n  • Helpfulness (weight: 3)\n"
+        "  • Tone (weight: 2)\nBe strict.",
+    ],
+)
+def test_criteria_and_their_shares_are_read_from_the_words(text: str) -> None:
+    assert Rubric.parse(text).weights == pytest.approx({"Correctness": 0.5, "Helpfulness": 0.3, "Tone": 0.2})
+
+
+@given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}( [a-z]{2,9})?", fullmatch=True), st.integers(1, 99), min_size=1))
+def test_weights_add_up_to_one_in_proportion(weights: dict[str, int]) -> None:
+    text = "Score from 1-5:\n" + "\n".join(f"- {name} (weight: {weight})" for name, weight in weights.items())
+    shares = Rubric.parse(text).weights
+    assert shares == pytest.approx({name: weight / sum(weights.values()) for name, weight in weights.items()})
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- Correctness (weight: high)", "cannot be read"),
+        ("(weight: 0.5)", "has no criterion"),
+        ("- A one (weight: 1)\n- A one (weight: 2)", "second of 'A one'"),
+        ("   ", "empty"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Rubric.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"score_range": (5, 1)}, "a lower and a higher"),
+        ({"score_range": (1, float("inf"))}, "a lower and a higher"),
+        ({"criteria": {"a": -1}}, "not negative"),
+        ({"criteria": {"a": 0}}, "all 0"),
+        ({"criteria": {"Tone": 1, "tone ": 1}}, "differ"),
+        ({"descriptions": {"b": "?"}, "criteria": {"a": 1}}, "none of the criteria"),
+        ({"levels": {7: "great"}}, "outside"),
+        ({"score_range": (0.5, 2), "whole": True}, "whole numbers"),
+    ],
+)
+def test_a_rubric_that_makes_no_sense_is_refused(fields: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Rubric(instructions="Judge.", **fields)
+
+
+@pytest.mark.parametrize(("span", "whole"), [((1, 5), True), ((0, 1), False), ((0.5, 3), False), ((0, 100), True)])
+def test_scores_are_whole_where_the_range_is(span: tuple[float, float], whole: bool) -> None:
+    assert Rubric(instructions="Judge.", score_range=span).whole is whole
