@@ -6,11 +6,13 @@
         ... HF_ENDPOINT=hub.endpoint ...
         assert hub.files_sent() == ["config.json"]
 
-It offers plain HTTP downloads with ranges, and no Xet. Every request is recorded, secrets apart.
+It offers plain HTTP downloads with ranges, commits of small files by whoever has one of `tokens`, and no Xet. A data
+set is the repository `datasets/org/name`. Every request is recorded, secrets apart.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -27,6 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 LARGE_FILE_ENDINGS = (".safetensors", ".bin", ".pt", ".model")  # what the Hub keeps in LFS
 SECRET_HEADERS = ("authorization", "cookie", "proxy-authorization")
 PAGE_SIZE = 50
+USER = "tester"  # whose the tokens are
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,11 @@ class HubServer:
         """Answer the next requests for paths with this ending with this status."""
         self._faults.append(_Fault(path, times, status=status))
 
+    def files(self, repo_id: str) -> dict[str, bytes]:
+        """What a repository's main branch holds."""
+        repo = self.repos[repo_id]
+        return repo.commits[repo.refs["main"]]
+
     def clear(self) -> None:
         """Forget the requests so far."""
         with self._lock:
@@ -246,6 +254,9 @@ class _Answer(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self.do_GET()
 
+    def do_POST(self) -> None:
+        self.do_GET()
+
     def _route(self) -> None:
         path = urlsplit(self.path).path
         fault = self.server.hub.take_fault(unquote(path), cuts=False)
@@ -253,17 +264,69 @@ class _Answer(BaseHTTPRequestHandler):
             raise _RefusalError(fault.status, "a fault of the test")
         if self._token and not self.server.hub.known(self._token):
             raise _RefusalError(401, "Invalid credentials in Authorization header")
-        if match := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)??)(?:/(revision|tree)/([^/]+)(?:/.*)?)?", path):
+        if self.command == "POST":
+            self._write(path, self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        elif path == "/api/whoami-v2":
+            self._require_writer()
+            self._json({"type": "user", "name": USER, "orgs": []})
+        elif match := re.fullmatch(r"/api/models/([^/]+(?:/[^/]+)??)(?:/(revision|tree)/([^/]+)(?:/.*)?)?", path):
             repo = self._repo(match[1])
             commit = _commit(repo, unquote(match[3] or "main"))
             if match[2] == "tree":
                 self._tree(repo.commits[commit])
             else:
                 self._info(repo, commit)
-        elif match := re.fullmatch(r"/([^/]+(?:/[^/]+)??)/resolve/([^/]+)/(.+)", path):
+        elif match := re.fullmatch(r"/((?:datasets/)?[^/]+(?:/[^/]+)??)/resolve/([^/]+)/(.+)", path):
             self._file(self._repo(match[1]), unquote(match[2]), unquote(match[3]))
         else:
             raise _RefusalError(404, "no such page")
+
+    def _write(self, path: str, body: bytes) -> None:
+        if path == "/api/validate-yaml":
+            self._json({"errors": [], "warnings": []})
+            return
+        self._require_writer()
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            prefix = "datasets/" if asked.get("type") == "dataset" else ""
+            repo_id = f"{prefix}{asked.get('organization') or USER}/{asked['name']}"
+            url = f"{self.server.hub.endpoint}/{repo_id}"
+            if repo_id in self.server.hub.repos:
+                self._json({"error": "You already created this dataset repo", "url": url}, status=409)
+                return
+            repo = _Repo(repo_id, False, bool(asked.get("private")), set(self.server.hub.tokens))
+            self.server.hub.repos[repo_id] = repo
+            repo.commits["0" * 40] = {}
+            repo.refs["main"] = "0" * 40
+            self._json({"url": url})
+        elif match := re.fullmatch(r"/api/(models|datasets)/([^/]+/[^/]+)/(preupload|commit)/main", path):
+            repo = self._repo(match[2] if match[1] == "models" else f"datasets/{match[2]}")
+            if match[3] == "preupload":
+                files = [{"path": f["path"], "uploadMode": "regular"} for f in json.loads(body)["files"]]
+                self._json({"files": [f | {"shouldIgnore": False, "oid": None} for f in files]})
+            else:
+                self._add_commit(repo, body)
+        else:
+            raise _RefusalError(404, "no such page")
+
+    def _add_commit(self, repo: _Repo, body: bytes) -> None:
+        """A commit of files, which stand in the lines of the body."""
+        files = dict(repo.commits[repo.refs["main"]])
+        for entry in map(json.loads, body.splitlines()):
+            if entry["key"] == "file":
+                files[entry["value"]["path"]] = base64.b64decode(entry["value"]["content"])
+        commit = hashlib.sha1(f"{repo.id} {len(repo.commits)}".encode() + body).hexdigest()
+        repo.commits[commit] = files
+        repo.refs["main"] = commit
+        url = f"{self.server.hub.endpoint}/{repo.id}/commit/{commit}"
+        self._json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})
+
+    def _require_writer(self) -> None:
+        if self._token not in self.server.hub.tokens:
+            raise _RefusalError(401, "Invalid username or password.")
+
+    def _json(self, answer: dict[str, Any], *, status: int = 200) -> None:
+        self._send(status, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     @property
     def _token(self) -> str:

@@ -1,0 +1,34 @@
+"""Evaluation of reward models: published scoring rules, intervals, comparisons, reports.
+
+Importing this package is cheap: every public name is imported on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "EXAMPLE_COUNTS": "reward_hub.bench.rules.rewardbench",
+    "SUBSET_MAPPING": "reward_hub.bench.rules.rewardbench",
+    "calculate_scores_per_section": "reward_hub.bench.rules.rewardbench",
+    "evaluate": "reward_hub.bench.run",
+}
+
+if TYPE_CHECKING:
+    from reward_hub.bench.rules.rewardbench import EXAMPLE_COUNTS as EXAMPLE_COUNTS
+    from reward_hub.bench.rules.rewardbench import SUBSET_MAPPING as SUBSET_MAPPING
+    from reward_hub.bench.rules.rewardbench import calculate_scores_per_section as calculate_scores_per_section
+    from reward_hub.bench.run import evaluate as evaluate
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -1,0 +1,316 @@
+"""`reward-hub bench` on the command line: recorded scores, options, files, exit codes, shards, comparisons."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bench_examples import DATA, records
+
+PAIRS = [
+    {"id": "a", "subset": "s", "prompt": "2+2?", "chosen": "4", "rejected": "5"},
+    {"id": "b", "subset": "s", "prompt": "2+3?", "chosen": "5", "rejected": "**6**\n\n- no"},
+    {"id": "c", "subset": "t", "prompt": "2+4?", "chosen": "6", "rejected": "7"},
+]
+SCORES = [
+    {"id": "a", "chosen_score": 1.0, "rejected_score": 0.5},
+    {"id": "b", "chosen_score": 0.25, "rejected_score": 0.25},
+    {"id": "c", "chosen_score": [-1.0], "rejected_score": [-2.0]},
+]
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> str:
+    return write(tmp_path / "pairs.jsonl", PAIRS)
+
+
+@pytest.fixture
+def scores(tmp_path: Path) -> str:
+    return write(tmp_path / "scores.jsonl", SCORES)
+
+
+def test_recorded_scores_give_metrics_and_files(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    ended = reward_hub("bench", "--data", pairs, "--scores", scores, "--out", str(tmp_path / "run"))
+    assert ended.code == 0, ended.err
+    assert "0.6667" in ended.out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    overall = results["metrics"]["overall"]
+    assert (overall["accuracy"], overall["n"], overall["ties"]) == (pytest.approx(2 / 3), 3, 1)
+    assert {name: entry["accuracy"] for name, entry in results["metrics"]["subsets"].items()} == {"s": 0.5, "t": 1.0}
+    assert results["metrics"]["margins"]["overall"]["mean"] == pytest.approx((0.5 + 0 + 1) / 3)
+    assert (results["form"], results["kind"], results["n"], results["n_failed"]) == ("preference", "recorded", 3, 0)
+    rows = lines(tmp_path / "run" / "items.jsonl")
+    assert [row["scores"] for row in rows] == [
+        {"chosen": [1.0], "rejected": [0.5]},
+        {"chosen": [0.25], "rejected": [0.25]},
+        {"chosen": [-1.0], "rejected": [-2.0]},
+    ]
+    assert [(row["correct"], row["tie"]) for row in rows] == [(1.0, False), (0.0, True), (1.0, False)]
+    assert rows[1]["responses"]["rejected"] == [
+        {
+            "characters": 11,
+            "words": 3,
+            "markdown": {"headers": 0, "list_items": 1, "bold": 1, "code_blocks": 0},
+            "text": "**6**\n\n- no",
+        }
+    ]
+    assert rows[0]["prompt"] == [{"role": "user", "content": "2+2?"}]
+
+
+def test_without_texts_no_text_is_written(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    reward_hub("bench", "--data", pairs, "--scores", scores, "--out", str(tmp_path / "run"), "--no-texts")
+    written = (tmp_path / "run" / "items.jsonl").read_text()
+    assert "2+2?" not in written
+    assert [row["responses"]["chosen"][0]["characters"] for row in lines(tmp_path / "run" / "items.jsonl")] == [1, 1, 1]
+
+
+def test_the_items_of_a_run_are_recorded_scores_too(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    first = reward_hub("bench", "--data", pairs, "--scores", scores, "--out", str(tmp_path / "run"), "--json")
+    again = reward_hub("bench", "--data", pairs, "--scores", str(tmp_path / "run" / "items.jsonl"), "--json")
+    assert json.loads(again.out)["metrics"] == json.loads(first.out)["metrics"]
+
+
+def test_an_item_without_a_score_or_with_a_bad_row_has_failed_and_counts_as_wrong(
+    scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    data = write(tmp_path / "pairs.jsonl", [*PAIRS, {"id": "d", "prompt": "p", "chosen": "x"}, PAIRS[0] | {"id": "e"}])
+    ended = reward_hub("bench", "--data", data, "--scores", scores, "--out", str(tmp_path / "run"), "--json")
+    assert ended.code == 1
+    results = json.loads(ended.out)
+    assert (results["n"], results["n_failed"]) == (5, 2)
+    assert results["metrics"]["overall"]["accuracy"] == pytest.approx(2 / 5)
+    errors = [row["error"]["message"] for row in lines(tmp_path / "run" / "items.jsonl") if "error" in row]
+    assert errors == ["row 4: the row has no 'rejected'.", f"{scores} has no scores of it."]
+
+
+MODELS = (
+    "Ray2333_GRM-Gemma-2B-rewardmodel-ft",
+    "Skywork_Skywork-Reward-Gemma-2-27B",
+    "internlm_internlm2-7b-reward",
+)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_recorded_scores_of_judgebench_give_the_published_figures(model: str, reward_hub: Callable[..., Any]) -> None:
+    if not (DATA / "judgebench").exists():
+        pytest.skip(f"needs {DATA / 'judgebench'}")
+    expected = json.loads((DATA / "judgebench" / "expected_accuracy.json").read_text())[model]
+    ended = reward_hub(
+        *("bench", "--suite", "judgebench", "--data", str(DATA / "judgebench" / "pairs_gpt4o.jsonl")),
+        *("--scores", str(DATA / "judgebench" / f"scores_{model}.jsonl"), "--json"),
+    )
+    metrics = json.loads(ended.out)["metrics"]
+    found = {name: entry["accuracy"] for name, entry in metrics["subsets"].items()}
+    found["overall"] = metrics["overall"]["accuracy"]
+    # The published figures have two decimals.
+    assert {name: round(100 * value, 2) for name, value in found.items()} == expected
+
+
+def test_recorded_step_scores_of_mr_math_give_the_published_f1(reward_hub: Callable[..., Any]) -> None:
+    if not (DATA / "mr_math").exists():
+        pytest.skip(f"needs {DATA / 'mr_math'}")
+    (expected,) = json.loads((DATA / "mr_math" / "expected_processbench_f1.json").read_text()).values()
+    ended = reward_hub(
+        *("bench", "--suite", "processbench", "--data", str(DATA / "mr_math" / "mr_math.jsonl")),
+        *("--scores", str(DATA / "mr_math" / "step_scores_math-shepherd_mistral-7b.jsonl"), "--json"),
+    )
+    overall = json.loads(ended.out)["metrics"]["overall"]
+    assert round(100 * overall["f1"], 2) == expected["f1"]
+    assert round(100 * overall["error_accuracy"], 2) == expected["error_acc"]
+    assert round(100 * overall["correct_accuracy"], 2) == expected["correct_acc"]
+    assert (overall["n_error"], overall["n_correct"]) == (expected["n_error"], expected["n_correct"])
+
+
+def test_real_candidates_give_best_of_n_curves_with_votes(tmp_path: Path, reward_hub: Callable[..., Any]) -> None:
+    """Scored by their length; pass@1, pass@4 and the choice of four are counted here anew."""
+    rows = records("gsm8k_solutions/solutions.jsonl")
+    recorded = [{"id": row["id"], "scores": [float(len(c["response"])) for c in row["candidates"]]} for row in rows]
+    ended = reward_hub(
+        *("bench", "--data", str(DATA / "gsm8k_solutions" / "solutions.jsonl"), "--answer-pattern", "A: ?(.+)"),
+        *("--scores", write(tmp_path / "scores.jsonl", recorded), "--json"),
+    )
+    curve = {point["n"]: point for point in json.loads(ended.out)["metrics"]["overall"]["curve"]}
+    correct = [[c["correct"] for c in row["candidates"]] for row in rows]
+    longest = [max(range(4), key=lambda i, c=row["candidates"]: len(c[i]["response"])) for row in rows]  # type: ignore[misc]
+    n = len(rows)
+    assert curve[1]["model"] == pytest.approx(sum(map(sum, correct)) / 4 / n)
+    assert curve[4]["pass"] == pytest.approx(sum(map(any, correct)) / n)
+    assert curve[4]["model"] == pytest.approx(sum(c[i] for c, i in zip(correct, longest, strict=True)) / n)
+    assert curve[4]["majority"] == pytest.approx(sum(map(_right_by_majority, rows)) / n)
+
+
+def _right_by_majority(row: dict[str, Any]) -> bool:
+    import re
+
+    answers = [re.findall("A: ?(.+)", c["response"]) for c in row["candidates"]]
+    told = [found[-1].strip() for found in answers if found]
+    if not told:
+        return bool(row["candidates"][0]["correct"])
+    best = max(told, key=told.count)  # of equally frequent ones the first
+    place = next(i for i, found in enumerate(answers) if found and found[-1].strip() == best)
+    return bool(row["candidates"][place]["correct"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "say what scores with one of --model, --ensemble and --scores; found none"),
+        (("--model", "m", "--scores", "{scores}"), "not --model and --scores"),
+        (("--scores", "{scores}", "--max-length", "5"), "--max-length is of a reward model that is loaded"),
+        (("--scores", "{scores}", "--suite", "arena"), "no suite 'arena'"),
+        (("--scores", "{scores}", "--form", "process"), "nothing to compute"),
+        (("--scores", "{scores}", "--threshold", "0.5"), "--threshold is of labelled steps"),
+        (("--scores", "{scores}", "--answer-pattern", "x"), "the data hold none"),
+        (("--scores", "{scores}", "--rule-option", "tie=half"), "the rule preference has no option tie"),
+        (("--scores", "{scores}", "--split", "test"), "has no split 'test'"),
+        (("--scores", "{scores}", "--config", "c"), "--config is of data on the hub"),
+        (("--scores", "{scores}", "--dataset", "org/x"), "--data or --dataset, not both"),
+        (("--scores", "{scores}", "--rubric", "x"), "--judge, --rubric and --judge-option go together"),
+        (("--scores", "{data}"), "there is no 'chosen_score'"),
+        (("--scores", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--model", "m", "--wandb-run", "x"), "--wandb-run: name the model"),
+        (("--model", "m", "--chat-template", "tulu"), "'tulu' is neither a file nor a Jinja template"),
+        (("--model", "m", "--force-truncation", "--truncation", "right"), "--force-truncation is --truncation left"),
+        (("--model", "m", "--judge", "--dtype", "float32"), "--dtype is of a reward model that is loaded"),
+        (("--model", "m", "--judge", "--rubric", "nowhere.txt"), "--rubric nowhere.txt: there is no such file"),
+        (("--model", "m", "--num-shards", "2"), "--shard and --num-shards are said together"),
+        (("--model", "m", "--num-shards", "2", "--shard", "2", "--out", "x"), "shards are counted from 0"),
+        (("--model", "m", "--num-shards", "2", "--shard", "1"), "need --out DIR"),
+        (("--ensemble", "nowhere.yaml"), "nowhere.yaml"),
+    ],
+)
+def test_what_cannot_be_asked_is_bad_usage_and_says_what_to_type(
+    arguments: tuple[str, ...], words: str, pairs: str, scores: str, reward_hub: Callable[..., Any]
+) -> None:
+    said = [argument.replace("{scores}", scores).replace("{data}", pairs) for argument in arguments]
+    ended = reward_hub("bench", "--data", pairs, *said)
+    assert (ended.code, ended.out) == (2, "")
+    assert words in ended.err
+
+
+def test_scores_of_other_data_are_refused(pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]) -> None:
+    other = write(tmp_path / "other.jsonl", [*SCORES, {"id": "z", "chosen_score": 1, "rejected_score": 0}])
+    ended = reward_hub("bench", "--data", pairs, "--scores", other)
+    assert ended.code == 2
+    assert "scores of 1 ids that the data have not, for example 'z'" in ended.err
+    short = write(tmp_path / "short.jsonl", [SCORES[0] | {"chosen_score": [1.0, 2.0]}])
+    assert "2 scores 'chosen'; the item has 1" in reward_hub("bench", "--data", pairs, "--scores", short).err
+
+
+@pytest.mark.parametrize("spelling", ["--load-json", "--load_json"])
+def test_a_command_line_of_rewardbench_carries_over(
+    spelling: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    """`rewardbench --model=... --dataset=... --load_json ...`, in both spellings."""
+    long = PAIRS[0]["prompt"] * 40
+    data = write(tmp_path / "pairs.jsonl", [PAIRS[0] | {"prompt": long}])
+    ended = reward_hub(
+        *("bench", "--model=builtin/arithmetic-orm", f"--dataset={data}", spelling, "--batch_size", "8"),
+        *(
+            "--max_length=32",
+            "--force_truncation",
+            "--not_quantized",
+            "--trust_remote_code",
+            "--torch_dtype",
+            "float32",
+        ),
+        *("--attn_implementation", "eager", "--output_dir", str(tmp_path / "run"), "--json"),
+    )
+    assert ended.code == 0, ended.err
+    run = json.loads(ended.out)["run"]
+    assert run["settings"]["truncation"] == "left"
+    assert run["settings"]["attn_implementation"] == "eager"
+    assert run["truncation_rate"] == 1.0
+    assert run["tokens"] == 64
+    assert (tmp_path / "run" / "results.json").exists()
+
+
+def test_shards_meet_in_one_result_that_is_the_whole_runs(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = ("bench", "--data", pairs, "--model", "builtin/arithmetic-orm")
+    whole = reward_hub(*model, "--out", str(tmp_path / "whole"))
+    assert whole.code == 0, whole.err
+    out = ("--out", str(tmp_path / "shards"))
+    first = reward_hub(*model, *out, "--num-shards", "2", "--shard", "1")
+    assert (first.code, first.out) == (0, "")
+    assert "Shard 1-of-2 is complete; still to come: 0." in first.err
+    # The other one as `accelerate launch` would start it.
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    last = reward_hub(*model, *out)
+    assert last.code == 0, last.err
+    expected, found = (lines(tmp_path / name / "items.jsonl") for name in ("whole", "shards"))
+    for row in (*expected, *found):
+        scores = row.pop("scores")
+        row["close"] = [round(score, 4) for name in ("chosen", "rejected") for score in scores[name]]
+    assert found == expected
+    results = json.loads((tmp_path / "shards" / "results.json").read_text())
+    assert (results["n"], results["run"]["num_shards"]) == (3, 2)
+
+
+def test_a_finished_run_is_not_scored_again_and_another_one_does_not_mix_with_it(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    model = ("bench", "--data", pairs, "--model", "builtin/arithmetic-orm", "--out", str(tmp_path / "run"))
+    first = reward_hub(*model, "--json")
+    before = (tmp_path / "run" / "items.jsonl").read_bytes()
+    again = reward_hub(*model, "--json")
+    assert json.loads(again.out)["metrics"] == json.loads(first.out)["metrics"]
+    assert json.loads(again.out)["run"]["ended"] == json.loads(first.out)["run"]["ended"]
+    assert (tmp_path / "run" / "items.jsonl").read_bytes() == before
+    other = reward_hub(*model, "--max-length", "100")
+    assert other.code == 2
+    assert "max_length = None; this run has 100" in other.err
+    write(Path(pairs), [PAIRS[0] | {"chosen": "changed"}, *PAIRS[1:]])
+    changed = reward_hub(*model)
+    assert changed.code == 2
+    assert "has changed" in changed.err
+    assert reward_hub(*model, "--overwrite").code == 0
+
+
+def test_two_runs_are_compared_item_by_item(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    """One item differs: McNemar's exact p-value of one disagreement is 1."""
+    better = write(tmp_path / "better.jsonl", [SCORES[0], SCORES[1] | {"chosen_score": 1.0}, SCORES[2]])
+    for name, file in (("one", scores), ("two", better)):
+        reward_hub("bench", "--data", pairs, "--scores", file, "--out", str(tmp_path / name))
+    ended = reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path / "two"), "--json")
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)
+    assert found["difference"]["difference"] == pytest.approx(1 / 3)
+    assert (found["mcnemar"]["first_only"], found["mcnemar"]["second_only"]) == (0, 1)
+    assert found["mcnemar"]["p_value"] == 1.0
+    shown = reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path / "two"))
+    assert "+0.3333" in shown.out
+    assert reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path)).code == 2
+
+
+def test_logged_scores_of_instructions_have_no_accuracy(tmp_path: Path, reward_hub: Callable[..., Any]) -> None:
+    turns = [{"role": "user", "content": "p"}, {"role": "assistant", "content": "r"}]
+    data = write(tmp_path / "rows.jsonl", [{"messages": turns, "subset": "s"}, {"messages": turns}])
+    scores = write(tmp_path / "scores.jsonl", [{"id": 1, "score": 1.0}, {"id": 2, "score": 4.0}])
+    ended = reward_hub("bench", "--data", data, "--scores", scores, "--json")
+    results = json.loads(ended.out)
+    assert (results["form"], results["rule"]) == ("instruction", None)
+    assert (results["metrics"]["overall"]["mean"], results["metrics"]["subsets"]["s"]["mean"]) == (2.5, 1.0)
+    assert "accuracy" not in results["metrics"]["overall"]
