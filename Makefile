@@ -30,7 +30,7 @@ test: $(VENV)/.dev
 	$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
-	$(PY) -m pytest -m "slow and not vllm and not gpu and not weights" $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadgroup -m "slow and not vllm and not gpu and not weights" $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(PY) -m ruff check .

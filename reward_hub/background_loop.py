@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -51,3 +52,13 @@ def _get_loop() -> asyncio.AbstractEventLoop:
             _loop, _pid = asyncio.new_event_loop(), os.getpid()
             threading.Thread(target=_loop.run_forever, name="reward_hub-loop", daemon=True).start()
         return _loop
+
+
+@atexit.register
+def _close_what_is_open() -> None:
+    """Close connections that nobody closed, as long as the modules that closing needs are there."""
+    global _loop
+    with _lock:
+        loop, _loop = _loop, None
+    if loop is not None and _pid == os.getpid():
+        wait([asyncio.run_coroutine_threadsafe(loop.shutdown_asyncgens(), loop)], timeout=5.0)

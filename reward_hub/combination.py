@@ -71,7 +71,7 @@ class Combination:
         return [
             self._response(
                 conversation,
-                {place: _required(answers[place][i]) for place in present},
+                {place: required(answers[place][i]) for place in present},
                 {place: values[place][i] for place in present},
                 failed,
                 how if by_step else None,
@@ -132,7 +132,7 @@ class Combination:
         evenly around a half. So the answer for (b, a) is one minus the answer for (a, b) under every reduction, and
         for the mean it is the mean of the probabilities.
         """
-        details, failed = self._present(lambda member: _required(results[member.place]))
+        details, failed = self._present(lambda member: required(results[member.place]))
         first = np.array([found.score for found in details.values()])
         both = np.stack([first, 1.0 - first], axis=1)
         if self.reduction.name == "vote":
@@ -156,7 +156,7 @@ class Combination:
         return replace(summary, scores=scores)
 
     def _scores_of(self, member: Member, result: Result, n_responses: int) -> ScoreDetails:
-        details = _required(result)
+        details = required(result)
         if len(details.scores or ()) != n_responses:
             raise BackendError(f"{member.name} gave {len(details.scores or ())} scores for {n_responses} responses.")
         return details
@@ -236,7 +236,7 @@ def raw_values(member: Member, conversation: Conversation, result: Result, *, by
     Raises:
         BackendError: what it gave is not usable; else the member's own error.
     """
-    details = _required(result)
+    details = required(result)
     if not by_step:
         scores: Sequence[float] = [details.score]
     else:
@@ -285,7 +285,8 @@ def _votes(raw: ByPlace[list[Floats]], how: str) -> ByPlace[list[Floats]]:
     return {place: list(row[:, None]) for place, row in zip(raw, ranks(np.array(single)), strict=True)}
 
 
-def _required(result: Result) -> ScoreDetails:
+def required(result: Result) -> ScoreDetails:
+    """The details, or the failure raised."""
     if isinstance(result, Exception):
         raise result
     return result

@@ -15,7 +15,6 @@ import hashlib
 import json
 import logging
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,21 +24,10 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
-from reward_hub.combination import Combination, joined_responses, one_by_one, raw_values
+from reward_hub.combination import Combination, joined_responses, one_by_one, raw_values, required
 from reward_hub.errors import UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
-from reward_hub.members import (
-    Answers,
-    Member,
-    Question,
-    SharedProgress,
-    aasked,
-    asked,
-    comparing,
-    ranking,
-    score_range_of,
-    scoring,
-)
+from reward_hub.members import Member, kind_of, score_range_of
 from reward_hub.normalization import (
     NEED_STATISTICS,
     NORMALIZATIONS,
@@ -49,8 +37,9 @@ from reward_hub.normalization import (
     save_statistics,
 )
 from reward_hub.numerics import sigmoid
+from reward_hub.questions import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
 from reward_hub.reduction import WITHOUT_WEIGHTS, Reduction
-from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.types import Conversation, Message, Pair, ScoreDetails
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +61,8 @@ class EnsembleRM(BaseRM):
             variance), "mean_minus_std", "trimmed_mean", "softmin" (-1/beta log E exp(-beta r)) or "vote" (mean rank).
             Weights count in all of them but "min" and "max".
         normalize: None, "zscore", "minmax", "rank" or "sigmoid"; all but the last from statistics that `fit` takes
-            once. Scores of pairwise models are probabilities already.
+            once. It has no part in a vote, whose ranks it would not change. Scores of pairwise models are
+            probabilities already.
         uncertainty_penalty: 1 unless given. trim: share dropped at either end by "trimmed_mean", 0.2. beta: 1.
         aggregation: process ensembles: how combined step scores become the score; the members', where they agree.
         step_delimiter: process ensembles: where responses are split; the members', where they agree.
@@ -100,10 +90,10 @@ class EnsembleRM(BaseRM):
         on_member_error: Literal["raise", "skip"] = "raise",
         quorum: int | float | None = None,
     ) -> None:
-        self._members = [_member(given, place) for place, given in enumerate(members)]
+        self._members = [Member.of(given, place) for place, given in enumerate(members)]
         if not self._members:
             raise TypeError("An ensemble has at least one member.")
-        self.kind = _kind_of(self._members)
+        self.kind = kind_of(self._members)
         self.reduction = Reduction.of(reduce, uncertainty_penalty=uncertainty_penalty, trim=trim, beta=beta)
         self.normalize = self._checked_normalization(normalize)
         self.on_member_error = on_member_error
@@ -119,6 +109,7 @@ class EnsembleRM(BaseRM):
         delimiter = self._of_process_members("step_delimiter", step_delimiter, lambda rm: rm.step_delimiter)
         self.step_delimiter = BaseRM.step_delimiter if delimiter is None else delimiter
         self._statistics: tuple[Statistics, ...] | None = None
+        self._identified_without = False
         self._how(CallOptions())
         self._warn_of_unlike_members()
 
@@ -148,7 +139,9 @@ class EnsembleRM(BaseRM):
         Raises:
             UnsupportedError: statistics are needed and not there: without them there are no scores to identify.
         """
-        self._require_statistics()
+        self._require_statistics(among=True)
+        # A vote that ranks responses among each other: a cache that knows it so must not meet it fitted.
+        self._identified_without = self._scale in NEED_STATISTICS and self._statistics is None
         total = sum(member.weight for member in self._members)
         used = self._statistics if self._scale in NEED_STATISTICS else None
         members = [
@@ -235,16 +228,16 @@ class EnsembleRM(BaseRM):
 
     def _with_spread(self, statistics: tuple[Statistics, ...]) -> tuple[Statistics, ...]:
         for member, fitted in zip(self._members, statistics, strict=True):
-            fitted.check_spread(self.normalize, name=member.name)
+            fitted.check_spread(self._scale, name=member.name)
         return statistics
 
     def _require_fittable(self) -> None:
         if self.kind == "pairwise":
             raise UnsupportedError("Pairwise models give probabilities; an ensemble of them needs no statistics.")
-        if self._statistics is not None:
+        if self._statistics is not None or self._identified_without:
             raise UnsupportedError(
-                "The statistics of an ensemble are fitted once, for caches and servers hold its scores: make another "
-                "EnsembleRM of the same members."
+                "The statistics of an ensemble are fitted once, and before it is cached or served, for caches and "
+                "servers hold its scores: make another EnsembleRM of the same members."
             )
 
     # -- inside: scores ----------------------------------------------------------------------------------------------
@@ -267,11 +260,11 @@ class EnsembleRM(BaseRM):
 
     def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         question, finish = self._ranking(prompt, responses)
-        return _required(finish(asked(self._members, question))[0])
+        return required(finish(asked(self._members, question))[0])
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         question, finish = self._ranking(prompt, responses)
-        return _required(finish(await aasked(self._members, question))[0])
+        return required(finish(await aasked(self._members, question))[0])
 
     def _scoring(self, conversations: Sequence[Conversation], options: CallOptions) -> tuple[Question, Finish]:
         """What members are asked for scores, and what is made of their answers."""
@@ -397,8 +390,6 @@ class EnsembleRM(BaseRM):
             raise TypeError(f"normalize={normalize!r}; known: None, {', '.join(map(repr, NORMALIZATIONS))}.")
         if normalize is not None and self.kind == "pairwise":
             raise TypeError(f"normalize={normalize!r}: pairwise models give probabilities, which are on one scale.")
-        if normalize is not None and self.reduction.name == "vote":
-            raise TypeError(f"normalize={normalize!r}: a vote takes ranks, which no normalisation changes.")
         return normalize
 
     def _of_process_members(self, name: str, given: str | None, own: Callable[[BaseRM], str]) -> str | None:
@@ -418,6 +409,8 @@ class EnsembleRM(BaseRM):
     def _warn_of_unlike_members(self) -> None:
         if self.reduction.name in WITHOUT_WEIGHTS and len({member.weight for member in self._members}) > 1:
             logger.warning("%s: weights have no part in reduce=%r.", self.name, self.reduction.name)
+        if self.reduction.name == "vote" and self.normalize is not None:
+            logger.warning("%s: normalize=%r has no part in a vote, which takes ranks.", self.name, self.normalize)
         if self._scale is not None or self.kind == "pairwise":
             return
         ranges = [(member.name, score_range_of(member.rm)) for member in self._members]
@@ -428,29 +421,6 @@ class EnsembleRM(BaseRM):
                 self.name,
                 ", ".join(f"{name} {low_high}" for name, low_high in known),
             )
-
-
-def _member(given: Any, place: int) -> Member:
-    rm, weight = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, 1.0)
-    if not isinstance(rm, BaseRM):
-        raise TypeError(f"Member {place} is {type(rm).__name__}; give a BaseRM, or a pair of one and its weight.")
-    if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
-        raise TypeError(f"Member {place} ({rm.name}) has the weight {weight!r}; a number is needed.")
-    if not 0 < (number := float(weight)) < math.inf:
-        raise TypeError(f"Member {place} ({rm.name}) has the weight {weight}; it must be positive and finite.")
-    return Member(rm, number, place)
-
-
-def _kind_of(members: Sequence[Member]) -> Kind:
-    n_pairwise = sum(member.rm.kind == "pairwise" for member in members)
-    if 0 < n_pairwise < len(members):
-        kinds = ", ".join(f"{member.name}: {member.rm.kind}" for member in members)
-        raise UnsupportedError(
-            f"Models that compare and models that score cannot be combined ({kinds}). Make an ensemble of each kind."
-        )
-    if n_pairwise:
-        return "pairwise"
-    return "process" if all(member.gives_steps for member in members) else "outcome"
 
 
 def _checked_quorum(quorum: Any, on_member_error: str, *, n_members: int) -> int | float:
@@ -472,9 +442,3 @@ def _checked_quorum(quorum: Any, on_member_error: str, *, n_members: int) -> int
 def _needed(quorum: int | float, n_members: int) -> int:
     # 0.6 of 5 members is 3, though 0.6 * 5 may come out a little above.
     return quorum if isinstance(quorum, int) else max(1, math.ceil(quorum * n_members - 1e-9))
-
-
-def _required(result: Result) -> ScoreDetails:
-    if isinstance(result, Exception):
-        raise result
-    return result

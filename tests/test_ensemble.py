@@ -23,6 +23,7 @@ from reward_hub import (
     AutoRM,
     BackendError,
     BaseRM,
+    CachedRM,
     CheckpointError,
     EnsembleRM,
     InvalidConversationError,
@@ -148,9 +149,7 @@ def prm():
 # one member, weights, order, batches
 
 
-@pytest.mark.parametrize(
-    ("reduce", "normalize"), [(r, n) for r in REDUCTIONS for n in SCALES if r != "vote" or n is None]
-)
+@pytest.mark.parametrize(("reduce", "normalize"), [(r, n) for r in REDUCTIONS for n in SCALES])
 def test_the_score_is_the_reduction_of_the_normalised_scores(reduce, normalize):
     rm = three(reduce=reduce, normalize=normalize).fit(CONVERSATIONS)
     scores, fitted = member_scores(rm), member_scores(rm)
@@ -525,6 +524,27 @@ def test_a_fitted_vote_takes_ranks_among_the_fitted_scores_everywhere():
     assert rm.compare(prompt="Hi", a=texts[0], b=texts[1]) == pytest.approx(sigmoid(scores[0] - scores[1]))
 
 
+def test_normalisation_has_no_part_in_a_vote_which_is_said(caplog):
+    rm = three(reduce="vote", normalize="zscore")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{rm.name}: normalize='zscore' has no part in a vote, which takes ranks."
+    ]
+    texts = ["aaaa", "b", "e e e"]
+    assert rm.rank(prompt="Hi", responses=texts) == three(reduce="vote").rank(prompt="Hi", responses=texts)
+
+
+def test_a_vote_that_a_cache_knows_without_statistics_is_not_fitted_later(tmp_path):
+    rm = three(reduce="vote")
+    texts = ["aaaa", "b", "e e e"]
+    with CachedRM(rm, cache_dir=tmp_path) as cached:
+        found = [cached.rank(prompt="Hi", responses=texts, return_details=True) for _ in range(2)]
+        assert [details["cached"] for _, details in found] == [False, True]
+        assert [ranking for ranking, _ in found] == [rm.rank(prompt="Hi", responses=texts)] * 2
+        with pytest.raises(UnsupportedError, match="before it is cached"):
+            rm.fit(CONVERSATIONS)
+    assert three(reduce="vote").fit(CONVERSATIONS).fingerprint != rm.fingerprint
+
+
 def test_process_models_vote_on_whole_responses():
     rm = EnsembleRM(
         [Steps(len, name="a"), Steps(lambda step: -len(step), name="b"), Steps(len, name="c")], reduce="vote"
@@ -769,7 +789,6 @@ def test_close_closes_every_member_also_where_one_fails():
         ([(Vowels(), True)], {}, TypeError, "a number is needed"),
         ([Vowels(), Judge()], {}, UnsupportedError, "cannot be combined .vowels: outcome, judge: pairwise"),
         ([Vowels()], {"normalize": "z"}, TypeError, "known: None, 'zscore'"),
-        ([Vowels()], {"reduce": "vote", "normalize": "rank"}, TypeError, "a vote takes ranks"),
         ([Judge()], {"normalize": "zscore"}, TypeError, "probabilities"),
         ([Vowels()], {"reduce": "mean", "beta": 1.0}, TypeError, "no beta"),
         ([Vowels()], {"on_member_error": "ignore"}, TypeError, "known: 'raise', 'skip'"),

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward_hub.bench.items import Form, Item
-from reward_hub.bench.scoring import Scored, failure
+from reward_hub.bench.scored import Scored, failure
 from reward_hub.errors import InvalidConversationError
 from reward_hub.rows import Row, RowFormatError, read_rows
 

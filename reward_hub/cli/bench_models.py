@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reward_hub.bench.results import ModelFacts
-from reward_hub.bench.scoring import Scored
+from reward_hub.bench.scored import Scored
 from reward_hub.cli.bench_data import JudgeMode
 from reward_hub.cli.bench_files import Benchmark
 from reward_hub.cli.option_groups import LoadOptions, load_model, named_values

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from reward_hub.bench.items import Item
 from reward_hub.bench.results import ModelFacts, computed, facts_of, versions
 from reward_hub.bench.rows import item_row, truncation_rate
-from reward_hub.bench.scoring import Scored, require_scorable, score_items
+from reward_hub.bench.scored import Scored
+from reward_hub.bench.scoring import require_scorable, score_items
 from reward_hub.bench.statistics import SEED
 from reward_hub.cli.bench_files import (
     Benchmark,
@@ -203,16 +204,18 @@ def write_results(
 
 
 def _sums(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Tokens, usage and cost over all items, where known."""
-    tokens = [row["tokens_scored"] for row in rows if row.get("tokens_scored") is not None]
-    costs = [row["cost"] for row in rows if row.get("cost") is not None]
-    usages = [row["usage"] for row in rows if "usage" in row]
-    usage = {name: sum(entry[name] or 0 for entry in usages) for name in (usages[0] if usages else ())}
+    """Tokens, usage and cost of the items that did not fail; None where one of them is not known."""
+    scored = [row for row in rows if "error" not in row]
+    usages = [row["usage"] for row in scored if "usage" in row]
     return {
-        "tokens": sum(tokens) if tokens else None,
-        "cost": sum(costs) if costs else None,
-        "usage": usage or None,
+        "tokens": _sum([row.get("tokens_scored") for row in scored]),
+        "cost": _sum([row["cost"] for row in scored if "cost" in row]),
+        "usage": {name: _sum([usage[name] for usage in usages]) for name in usages[0]} if usages else None,
     }
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    return None if not values or None in values else sum(values)
 
 
 def _now() -> str:

@@ -15,7 +15,7 @@ from reward_hub.cli.usage import UsageError
 
 def run(
     action: Annotated[Literal["stats", "clear", "export"], typer.Argument(help="What is done.", show_default=False)],
-    directory: Annotated[Path, typer.Argument(help="The `cache_dir` of a `CachedRM`.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="The `cache_dir` of a `CachedRM`.")] = Path("rm_cache"),
     *,
     out: Annotated[Path | None, typer.Option(help="export: the file to write; it is replaced.")] = None,
     as_json: Json = False,

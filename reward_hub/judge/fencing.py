@@ -42,10 +42,11 @@ def fenced(parts: Iterable[tuple[str, str]]) -> str:
 
 def conversation_parts(messages: Sequence[Message]) -> list[tuple[str, str]]:
     """The messages before the response, one part each, named by their roles."""
-    return [(f"{message.role.upper()} MESSAGE", _text_of(message)) for message in messages]
+    return [(f"{message.role.upper()} MESSAGE", text_of(message)) for message in messages]
 
 
-def _text_of(message: Message) -> str:
+def text_of(message: Message) -> str:
+    """What is judged of a message: its text, and the tool calls that it makes."""
     if not message.tool_calls:
         return message.text
     calls = json.dumps([dict(call) for call in message.tool_calls], ensure_ascii=False)

@@ -17,6 +17,9 @@ from reward_hub.judge.samples import REDUCES, Reduce, Reduced, Sample, reduced, 
 
 # A greedy judge would say the same again; a reply without a verdict is asked for again at no less than this.
 RETRY_TEMPERATURE = 0.5
+# Reasons for an end that is not the model's own, as OpenAI, vLLM, Mistral, DeepSeek and gateways to others name them.
+_CUT = ("length", "max_tokens", "MAX_TOKENS", "model_length")
+_BROKEN_OFF = ("abort", "error", "cancelled", "insufficient_system_resource")
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,12 @@ def _reply_of(completion: Completion) -> Reply:
         raise _DeclinedError("The provider's content filter stopped the judge's reply; there is no verdict.", text=text)
     if completion.refusal:
         raise _DeclinedError(f"The judge declined: {completion.refusal[:300]}", text=completion.refusal)
-    if completion.finish_reason == "length":
+    if completion.finish_reason in _BROKEN_OFF:
+        raise JudgeParseError(
+            f"The judge's reply was broken off (finish_reason {completion.finish_reason!r}), which is no verdict.",
+            text=text,
+        )
+    if completion.finish_reason in _CUT:
         n = completion.completion_tokens or "too many"
         raise JudgeParseError(
             f"The judge's reply was cut after {n} tokens, which is no verdict; raise max_tokens.", text=text

@@ -28,6 +28,7 @@ from reward_hub.http_client import in_order
 from reward_hub.judge import rubric_forms
 from reward_hub.judge.asking import Asker
 from reward_hub.judge.chat import ChatClient
+from reward_hub.judge.fencing import text_of
 from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
 from reward_hub.judge.form_choice import form_of
 from reward_hub.judge.judge_details import JudgeDetails, position_of
@@ -294,7 +295,7 @@ class LLMJudge(BaseRM):
 
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         async def one(conversation: Conversation) -> ScoreDetails:
-            task = self._task(conversation.messages[:-1], (conversation.response,), conversation)
+            task = self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
             judgement = await self._judging.judge(task)
             return self._details.of_score(judgement, conversation, options.aggregation or self._aggregation)
 

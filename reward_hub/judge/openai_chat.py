@@ -95,7 +95,8 @@ class OpenAIChat:
                 # OpenAI's newer models refuse the old name and say the new one; they may refuse more than that.
                 self._max_tokens_name = "max_completion_tokens"
                 return await self.attempt(request)
-            if not structured or self._structured != "auto":
+            # Not `!= "auto"`: another request may have been refused meanwhile, and have said so.
+            if not structured or self._structured is True:
                 raise
         completion = await self._send(client, request, structured=False)
         if self._structured == "auto":
@@ -122,6 +123,9 @@ class OpenAIChat:
             return _completion_of(parse_json(content), logprobs=request.logprobs)
         except UnusableNumberError as error:
             raise AttemptError(ServerError(f"{where}: the reply holds {error}.", status=200)) from None
+        except ServerError as error:
+            error.message = f"{where}: {self._keyless(error.message)}"
+            raise AttemptError(error) from None
         except BackendError as error:
             raise AttemptError(error) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
@@ -199,7 +203,7 @@ def _completion_of(body: Any, *, logprobs: bool) -> Completion:
     """
     if isinstance(body, dict) and body.get("error") and not body.get("choices"):
         raise ServerError(
-            f"The server answered with an error: {str(body['error'])[:_QUOTED]}", status=200, retryable=True
+            f"the server answered with an error: {str(body['error'])[:_QUOTED]}", status=200, retryable=True
         )
     choice = body["choices"][0]
     message = choice["message"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,7 +16,11 @@ from reward_hub.errors import JudgeParseError
 
 T = TypeVar("T")
 
-THINK, END_THINK = "<think>", "</think>"
+# As DeepSeek, Qwen, Seed and others write it.
+_THINK = re.compile(r"<(?:seed:)?(?:think|thinking)>", re.IGNORECASE)
+_END_THINK = re.compile(r"</(?:seed:)?(?:think|thinking)>", re.IGNORECASE)
+_MARKUP = r"[ \t*_`\"'(\[]{0,10}"
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,35 @@ class FoundObject:
     end: int
 
 
-def verdict_in(text: str, *, key: str, read: Callable[[dict[str, Any]], T]) -> tuple[T, FoundObject]:
-    """The verdict of the reply's JSON object that has `key`.
+def verdict_in(
+    text: str,
+    *,
+    key: str,
+    read: Callable[[dict[str, Any]], T],
+    holds: Callable[[dict[str, Any]], bool],
+    in_words: Callable[[str], dict[str, Any] | None],
+) -> tuple[T, FoundObject]:
+    """The verdict of the reply's JSON object that has `key`, or that its words are where it has no object at all.
 
     Args:
         read: object -> verdict; raises ValueError where it holds none.
+        holds: whether an object is one with a verdict, readable or not.
+        in_words: a text without braces -> the object that it says; None where it says none. Raises ValueError where it
+            says two.
 
     Raises:
         JudgeParseError: there is no such object, one that cannot be read, or two that say different things.
     """
-    found = [one for one in _objects_in(text, answer_start(text)) if key in one.value]
+    start = answer_start(text)
+    found = [one for one in _objects_in(text, start) if holds(one.value)]
+    if not found:
+        found = [one for one in _objects_in(_TRAILING_COMMA.sub(" ", text), start) if holds(one.value)]
+    if not found and "{" not in text[start:]:
+        try:
+            said = in_words(text[start:])
+        except ValueError as error:
+            raise JudgeParseError(f"The judge's reply holds no verdict: {error}.", text=text) from error
+        found = [] if said is None else [FoundObject(said, start, len(text))]
     if not found:
         raise JudgeParseError(f"The judge's reply has no JSON object with {key!r}.", text=text)
     try:
@@ -58,27 +82,30 @@ def answer_start(text: str) -> int:
     if _is_object(text):
         # Whatever tags its strings quote.
         return start
-    if END_THINK in text and THINK not in text[: text.index(END_THINK)]:
+    end = _END_THINK.search(text)
+    if end is not None and _THINK.search(text, 0, end.start()) is None:
         # Templates that open the thinking themselves leave only its end to the reply.
-        start = text.index(END_THINK) + len(END_THINK)
+        start = end.end()
     while True:
-        think, brace = text.find(THINK, start), text.find("{", start)
-        if think < 0 or 0 <= brace < think:
+        think, brace = _THINK.search(text, start), text.find("{", start)
+        if think is None or 0 <= brace < think.start():
             return start
-        end = text.find(END_THINK, think)
-        if end < 0:
+        end = _END_THINK.search(text, think.end())
+        if end is None:
             raise JudgeParseError("The judge's thinking has no end, so there is no verdict.", text=text)
-        start = end + len(END_THINK)
+        start = end.end()
 
 
 def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
-    """A score as JSON gives it: a number, or a text that is one.
+    """A score as JSON gives it: a number, or a text that is one ("4", "4/5" where 5 is the highest).
 
     Raises:
         ValueError: it is none, out of range, or no whole number where one is wanted.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r:.80} is no score")
+    if isinstance(value, str):
+        value = re.sub(rf"\s*/\s*{high:g}\s*$", "", value)
     try:
         number = float(value)
     except (ValueError, OverflowError) as error:
@@ -90,6 +117,24 @@ def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
     return number
 
 
+def value_in_words(text: str, name: str) -> str | None:
+    """What stands behind a name and a colon ("**Score:** 4/5"), through markdown; None where nothing does.
+
+    Raises:
+        ValueError: two things that differ.
+    """
+    words = r"\s+".join(re.escape(word) for word in name.split())
+    pattern = re.compile(
+        rf"(?<!\w)(?:{words})[\"'*_`]{{0,3}}[ \t]*[:=]{_MARKUP}(?P<value>-?\d+(?:\.\d+)?(?:\s*/\s*\d+)?|A|B|tie)"
+        rf"(?!\w|\.\d){_MARKUP}(?=[.,;)]?(?:\s|$))(?!\s*(?:[-–]\s*\d|(?:to|or|and|out)\b))",
+        re.IGNORECASE,
+    )
+    said = {match["value"] for match in pattern.finditer(text)}
+    if len(said) > 1:
+        raise ValueError(f"{name} is {' and '.join(sorted(said))}")
+    return said.pop() if said else None
+
+
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
@@ -99,7 +144,8 @@ def _is_object(text: str) -> bool:
 
 def _objects_in(text: str, start: int) -> Iterator[FoundObject]:
     """The outermost JSON objects from `start` on, in code fences or among other text."""
-    decoder = json.JSONDecoder(object_pairs_hook=_without_contradiction)
+    # Line breaks inside of strings are let through: judges write them where no grammar holds them.
+    decoder = json.JSONDecoder(object_pairs_hook=_without_contradiction, strict=False)
     while (start := text.find("{", start)) >= 0:
         try:
             value, end = decoder.raw_decode(text, start)

@@ -6,31 +6,14 @@ Rubric.parse("Score the response from 1-5 based on:\n- Correctness (weight: 0.7)
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from reward_hub.judge.rubric_words import criteria_in, range_in
 
 DEFAULT_RANGE = (1.0, 5.0)
 # A scale with no more steps than this is shown to the judge, and to its grammar, number by number.
 MAX_LEVELS = 101
-
-_NUMBER = r"-?\d+(?:\.\d+)?"
-_SPAN = rf"(?P<low>{_NUMBER})\s*(?:-|–|—|\.\.|to|and|through)\s*(?P<high>{_NUMBER})(?![\d.]*\d|\s*%)"
-_RANGES = (
-    # "from 1-5", "on a scale of 1 to 10", "between 0 and 1", "score (0-100)"
-    re.compile(
-        r"\b(?:from|between|scale|range|scor(?:e|es|ed|ing)|rat(?:e|es|ed|ing)|grades?|points?|numbers?|integers?)\b"
-        rf"[^\n\d-]{{0,40}}?(?<![\w.]){_SPAN}",
-        re.IGNORECASE,
-    ),
-    # "a 1-5 scale", "1 to 10 points"
-    re.compile(rf"(?<![\w.]){_SPAN}[\s-]*(?:scale|points?|stars?|rating|range)\b", re.IGNORECASE),
-)
-_WEIGHT = re.compile(
-    r"[(\[]\s*weight(?:ed|ing)?\s*(?:of|is)?\s*[:=]?\s*(?P<weight>\d*\.?\d+)\s*(?P<percent>%?)\s*[)\]]", re.IGNORECASE
-)
-_WEIGHT_WORD = re.compile(r"[(\[]\s*weight", re.IGNORECASE)
-_BULLET = re.compile(r"^\s*(?:[-*•+]|\d+[.)])\s+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,9 +69,14 @@ class Rubric:
             score_range: in place of the range that the text names. A text that names none is judged from 1 to 5.
 
         Raises:
-            ValueError: the text names several ranges, or a weight that cannot be read.
+            ValueError: the text names several ranges, or only the highest score; weights that cannot be read, or a
+                list in which some criteria have one and others have none.
         """
-        return cls(instructions=text, score_range=score_range or _range_in(text), criteria=_criteria_in(text))
+        return cls(
+            instructions=text,
+            score_range=score_range or range_in(text) or DEFAULT_RANGE,
+            criteria=criteria_in(text),
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -107,47 +95,6 @@ class Rubric:
         """ "a whole number from 1 (worst) to 5 (best)" """
         low, high = self.score_range
         return f"a {'whole ' if self.whole else ''}number from {low:g} (worst) to {high:g} (best)"
-
-
-def _range_in(text: str) -> tuple[float, float]:
-    found = {(float(m["low"]), float(m["high"])) for pattern in _RANGES for m in pattern.finditer(text)}
-    if len(found) > 1:
-        named = ", ".join(f"{low:g} to {high:g}" for low, high in sorted(found))
-        raise ValueError(
-            f"The rubric names several score ranges ({named}). Say which with Rubric.parse(text, score_range=...)."
-        )
-    return found.pop() if found else DEFAULT_RANGE
-
-
-def _criteria_in(text: str) -> dict[str, float]:
-    criteria: dict[str, float] = {}
-    for line in text.splitlines():
-        matches = list(_WEIGHT.finditer(line))
-        if len(matches) < len(_WEIGHT_WORD.findall(line)):
-            raise ValueError(f"The weight in {line.strip()!r} cannot be read; write it as (weight: 0.5).")
-        start = 0
-        for match in matches:
-            name = _name_in(line[start : match.start()], alone=len(matches) == 1)
-            if not name or name in criteria:
-                raise ValueError(
-                    f"The weight in {line.strip()!r} "
-                    + (f"is the second of {name!r}." if name else "has no criterion.")
-                )
-            criteria[name] = float(match["weight"]) / (100.0 if match["percent"] else 1.0)
-            start = match.end()
-    return criteria
-
-
-def _name_in(words: str, *, alone: bool) -> str:
-    """The name of a criterion in the words before its weight."""
-    if alone and _BULLET.match(words):
-        # "- Accuracy: are the facts right? (weight: 0.5)"
-        words = _BULLET.sub("", words).partition(":")[0]
-    else:
-        words = re.split(r"[:;,]", words.rstrip(" :;,"))[-1]
-        words = re.sub(r"^\s*(?:and|or)\s+", "", words)
-    words = words.strip(" \t-–—*•+`_")
-    return re.sub(r"^\d+[.)]\s+", "", words).strip(" \t-–—*•+`_:")
 
 
 def plain_name(name: str) -> str:

@@ -17,7 +17,7 @@ from reward_hub.judge.expected_scores import expected_at
 from reward_hub.judge.fencing import conversation_parts, fenced
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Mode, Reply, Verdict
 from reward_hub.judge.questions import QUESTIONS, Question, Schema, Values
-from reward_hub.judge.reading import FoundObject, verdict_in
+from reward_hub.judge.reading import FoundObject, value_in_words, verdict_in
 from reward_hub.judge.rubric import Rubric, plain_name
 
 SOURCE = "reward_hub"
@@ -32,8 +32,11 @@ def rubric_form(rubric: Rubric, mode: Mode, *, use_logprobs: bool = False) -> Ju
         use_logprobs: read the expected score over the tokens of the score, in place of the one that was written.
 
     Raises:
+        TypeError: there is no such mode.
         UnsupportedError: `use_logprobs` for an order, or for scores that are too many to be labels.
     """
+    if mode not in QUESTIONS:
+        raise TypeError(f"mode={mode!r}; known: {', '.join(map(repr, QUESTIONS))}.")
     question = QUESTIONS[mode](rubric)
     if use_logprobs and question.labels is None:
         raise UnsupportedError(
@@ -140,7 +143,13 @@ class _Reading:
     def read(self, task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         reply = replies[-1]
         key = "steps" if self.mode == "stepwise" else self._key
-        entries, found = verdict_in(reply.text, key=key, read=lambda value: self._entries(value, task))
+        entries, found = verdict_in(
+            reply.text,
+            key=key,
+            read=lambda value: self._entries(value, task),
+            holds=lambda value: key in value or self._is_flat(value),
+            in_words=self._in_words,
+        )
         mass = None
         if self.use_logprobs:
             entries, mass = self._expected(entries, reply, found)
@@ -168,10 +177,24 @@ class _Reading:
             raise ValueError(f"{len(parts)} steps are scored, the response has {len(task.steps or ())}")
         return [self._entry(part, task) for part in parts]
 
+    def _is_flat(self, value: dict[str, Any]) -> bool:
+        """Whether the criteria stand in the object itself, without the key around them."""
+        names = {plain_name(name) for name in value}
+        single = self.mode in ("pointwise", "pairwise") and bool(self.rubric.criteria)
+        return single and all(plain_name(name) in names for name in self.rubric.criteria)
+
+    def _in_words(self, text: str) -> dict[str, Any] | None:
+        """The object that a reply in words stands for: "Score: 4", or "Clarity: 4/5" for each criterion."""
+        names = list(self.rubric.criteria) or [self.question.key]
+        said = {name: value_in_words(text, name) for name in names}
+        if self.mode not in ("pointwise", "pairwise") or None in said.values():
+            return None
+        return {self._key: said} if self.rubric.criteria else {self._key: said[self.question.key]}
+
     def _entry(self, value: dict[str, Any], task: JudgeTask) -> _Entry:
-        if self._key not in value:
+        if self._key not in value and not self._is_flat(value):
             raise ValueError(f"{self._key!r} is missing")
-        given = value[self._key]
+        given = value.get(self._key, value)
         if not self.rubric.criteria:
             return {None: self.question.read(given, task)}
         if not isinstance(given, dict):
@@ -182,7 +205,11 @@ class _Reading:
                 raise ValueError(f"{name!r} is given twice")
         if missing := [name for name in self.rubric.criteria if plain_name(name) not in plain]:
             raise ValueError(f"{', '.join(missing)} has no verdict")
-        return {name: self.question.read(plain[plain_name(name)], task) for name in self.rubric.criteria}
+        return {name: self.question.read(self._bare(plain[plain_name(name)]), task) for name in self.rubric.criteria}
+
+    def _bare(self, value: Any) -> Any:
+        """A criterion's verdict without the reasons that some judges put beside each."""
+        return value[self.question.key] if isinstance(value, dict) and self.question.key in value else value
 
     def _combined(self, entry: _Entry) -> Values:
         """Criteria by their weights, number by number."""

@@ -339,10 +339,10 @@ def test_several_responses_are_ranked_by_a_model_that_compares(
 ) -> None:
     """A candidate's score is its mean probability of being better than another one, of both orders."""
     folder = golden_models.checkpoint(GoldenSet("pairrm-hf", "own"))
-    run = live("--data", sample(GSM8K, n), "--model", str(folder), "--family", "pairrm")
+    run = live("--data", sample(GSM8K, n), "--model", str(folder), "--family", "pairrm", "--truncation", "left")
     row = next(row for row in run.rows if len({r["text"] for r in row["responses"]["candidates"]}) == 4)
     texts = [response["text"] for response in row["responses"]["candidates"]]
-    with AutoRM.load(str(folder), family="pairrm") as rm:
+    with AutoRM.load(str(folder), family="pairrm", truncation="left") as rm:
         for i, score in enumerate(row["scores"]["candidates"]):
             wins = [
                 rm.compare(messages=row["prompt"], a=texts[i], b=other, both_orders=True)

@@ -30,6 +30,14 @@ def test_stats_shows_how_much_there_is_and_changes_no_setting(reward_hub: Call, 
     assert "entries" in reward_hub("cache", "stats", str(folder)).out
 
 
+def test_without_a_folder_it_is_that_of_cached_rm(
+    reward_hub: Call, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    folder.rename("rm_cache")
+    assert json.loads(reward_hub("cache", "stats", "--json").out)["entries"] == 2
+
+
 def test_clear_empties_the_folder(reward_hub: Call, folder: Path) -> None:
     assert json.loads(reward_hub("cache", "clear", str(folder), "--json").out)["removed"] == 2
     assert json.loads(reward_hub("cache", "stats", str(folder), "--json").out)["entries"] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import pickle
@@ -108,6 +109,8 @@ NO_VERDICT: dict[str, tuple[Script, str]] = {
     "null": (says(None), "empty"),
     "no JSON": (says("I would say four."), "no JSON object"),
     "cut": (says('{"reasoning": "it is', finish_reason="length"), "cut after 20 tokens.*max_tokens"),
+    "cut by another name": (says('{"score": 4}', finish_reason="max_tokens"), "cut"),
+    "broken off": (says('{"score": 4}', finish_reason="abort"), "broken off.*abort"),
     "cut after a whole verdict": (says('{"score": 4}', finish_reason="length"), "cut"),
     "thinking without end": (says("<think>well, well"), "thinking has no end"),
     "thinking alone": (says(None, reasoning_content='{"score": 4}'), "empty"),
@@ -162,6 +165,23 @@ def test_a_failed_item_is_none_where_that_is_asked_for_and_has_its_place_otherwi
     assert (str(copied), copied.index, copied.text) == (str(caught.value), 2, "no")
 
 
+def test_a_refusal_of_structured_output_that_comes_after_anothers_is_no_error(judge_on: JudgeOn) -> None:
+    refused = fails(400, body={"error": {"message": "response_format is not supported"}})
+
+    def late(asked: Asked) -> Answer:
+        return dataclasses.replace(refused(asked), delay_s=0.5)
+
+    # Three requests are under way at once; the first refusal is acted on before the two others come.
+    refusals = in_turn(refused, late)
+
+    def refuses(asked: Asked) -> Answer:
+        return refusals(asked) if "response_format" in asked.body else completion('{"score": 4}')
+
+    judge, server = judge_on(refuses)
+    assert judge.score_batch([CONVERSATION] * 3) == [4, 4, 4]
+    assert sum("response_format" in asked.body for asked in server.asked) == 3
+
+
 def test_a_server_without_structured_output_is_asked_in_words(
     judge_on: JudgeOn, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -209,3 +229,10 @@ def test_a_number_that_is_none_in_the_reply_is_an_error(judge_on: JudgeOn) -> No
     judge, _ = judge_on(fails(200, body=b'{"choices": [{"message": {"content": "x"}, "logprobs": NaN}]}'))
     with pytest.raises(BackendError, match="NaN"):
         judge.score(CONVERSATION)
+
+
+def test_an_error_that_comes_with_status_200_says_where_and_hides_the_key(judge_on: JudgeOn) -> None:
+    judge, _ = judge_on(fails(200, body={"error": "no such key: topsecret"}), api_key="topsecret", max_retries=0)
+    with pytest.raises(ServerError, match=r"chat/completions: the server answered with an error: .*\*\*\*") as caught:
+        judge.score(prompt="q", response="r")
+    assert "topsecret" not in str(caught.value)

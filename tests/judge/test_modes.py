@@ -333,3 +333,16 @@ def test_log_probabilities_need_verdicts_of_a_few_characters() -> None:
         LLMJudge("judge", rubric="from 1-5", mode="listwise", use_logprobs=True)
     with pytest.raises(UnsupportedError, match="not a number from 0"):
         LLMJudge("judge", rubric="between 0 and 1", use_logprobs=True)
+
+
+def test_the_tool_calls_of_a_response_are_judged(judge_on: JudgeOn) -> None:
+    judge, server = judge_on(verdict(4))
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Paris"}'}}
+    judge.score([{"role": "user", "content": "Weather?"}, {"role": "assistant", "content": None, "tool_calls": [call]}])
+    asked = server.asked[0].body["messages"][-1]["content"]
+    assert json.dumps([call]) in asked.partition("<<<RESPONSE")[2].rpartition("<<<END RESPONSE")[0]
+
+
+def test_a_mode_that_there_is_not_is_refused() -> None:
+    with pytest.raises(TypeError, match="mode='listing'; known: 'pointwise'"):
+        LLMJudge("judge", rubric="Judge.", mode="listing")  # type: ignore[arg-type]

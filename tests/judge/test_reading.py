@@ -40,6 +40,13 @@ STEPWISE = rubric_form(Rubric(instructions="Judge."), "stepwise")
         '<think>one</think> <think>two {"score": 5}</think> {"score": 4}',
         '{"reasoning": "it says <think> and </think> and {\\"score\\": 1}", "score": 4}',
         '{"score": 4} and again {"score": 4}',
+        '{"score": "4/5"}',
+        '{"reasoning": "fine", "score": 4,}',
+        '{"reasoning": "one line\nand another", "score": 4}',
+        '<THINKING>{"score": 1}</THINKING>{"score": 4}',
+        '<seed:think>{"score": 1}</seed:think>{"score": 4}',
+        "Score: 4",
+        "It is clear and right.\n**Score:** 4/5",
     ],
 )
 def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
@@ -67,6 +74,13 @@ def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
         '{"score": 4} no, {"score": 2}',
         '{"score": 4, "score": 2}',
         '<think>{"score": 4}',
+        '{"score": "4/10"}',
+        "Score: 4 or 5",
+        "Score: 3 - 5",
+        "Score: 4\nScore: 2",
+        "Score: 9",
+        "Score: 4.5",
+        "<think>Score: 4",
         'Well. <think> I would say {"score": 4}',
         '{"score": 4} {"score": 9}',
         "[" * 5000,
@@ -107,7 +121,21 @@ def test_criteria_are_combined_by_their_weights_not_by_the_judge() -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        '{"correctness": 5, "Tone": 1}',
+        '{"scores": {"Correctness": {"reasoning": "right", "score": 5}, "Tone": {"score": 1}}}',
+        "Correctness: 5/5\n- **Tone**: 1",
+    ],
+)
+def test_criteria_are_found_without_the_form_that_was_asked_for(text: str) -> None:
+    assert CRITERIA.read(ONE, [Reply(text)]).criteria == {"Correctness": 5.0, "Tone": 1.0}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
         '{"scores": {"Correctness": 5}}',
+        '{"Correctness": 5}',
+        "Correctness: 5",
         '{"scores": {"Correctness": 5, "Tone": 9}}',
         '{"scores": {"Correctness": 5, "Tone": 1, "tone": 2}}',
         '{"scores": [5, 1]}',

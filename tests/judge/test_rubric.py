@@ -21,6 +21,13 @@ from reward_hub.judge import Rubric
         ("from 0.0 to 1.0", (0, 1)),
         ("Was the answer of 2019-2024 kept? Score from 1 to 4.", (1, 4)),
         ("Is it polite?", (1, 5)),
+        ("Is it polite? (1-10)", (1, 10)),
+        ("Rate from 1 (worst) to 7 (best).", (1, 7)),
+        ("Score in the range [0, 3].", (0, 3)),
+        ("Score from one to ten.", (1, 10)),
+        ("a 0-1 score", (0, 1)),
+        ("0: wrong\n1: partly right\n2: right", (0, 2)),
+        ("1 = bad, 10 = good", (1, 10)),
     ],
 )
 def test_the_score_range_is_read_from_the_words(text: str, expected: tuple[float, float]) -> None:
@@ -42,10 +49,37 @@ def test_two_ranges_need_to_be_said_which() -> None:
         "1. **Correctness**: is it right? (weight: 50%)\n2. Helpfulness [weight=30%]\n* Tone (weight 20 %)",
         "Score the response from 1-5:\n  • Correctness (Weight: 5) - the facts\n  • Helpfulness (weight: 3)\n"
         "  • Tone (weight: 2)\nBe strict.",
+        "Score 1 to 5:\n1. Correctness (0.5)\n2. Helpfulness (0.3)\n3. Tone (0.2)",
+        "Score 1-5.\nCorrectness (50%)\nHelpfulness (30 %): is it of use?\nTone (20%)",
+        "Score 1-5.\n- Correctness: 0.5\n- Helpfulness: 0.3\n- Tone: 0.2",
+        "Score 1-5.\n- 50% Correctness\n- 30% Helpfulness\n- 20% Tone",
+        "Score 1-5.\n- Correctness - weight 0.5\n- Helpfulness, weight 30%\n- Tone (20% weight)",
+        "Weights: Correctness 0.5, Helpfulness 0.3, and Tone 0.2. Scale: 1-5",
+        "| Criterion | Weight |\n|---|---|\n| Correctness | 0.5 |\n| Helpfulness | 0.3 |\n| Tone | 0.2 |",
+        "Score it from 1-5 based on Correctness (weight: 0.5), Helpfulness (weight: 0.3) and Tone (weight: 0.2).",
+        "- Correctness (weight: 0.5)\n  - the facts\n- Helpfulness (weight: 0.3)\n- Tone (weight: 0.2)\n"
+        "Rules:\n- be strict",
     ],
 )
 def test_criteria_and_their_shares_are_read_from_the_words(text: str) -> None:
     assert Rubric.parse(text).weights == pytest.approx({"Correctness": 0.5, "Helpfulness": 0.3, "Tone": 0.2})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- Correct (1.0)\n- Partly (0.5)\n- Wrong (0.0)\nScore from 0 to 1.",
+        "Give more weight to clarity. Is the weight of 5 kg right?",
+        "The answer must cut costs by 40% and errors by 60%.",
+    ],
+)
+def test_numbers_that_are_no_weights_stay_words(text: str) -> None:
+    assert Rubric.parse(text).weights == {}
+
+
+@pytest.mark.parametrize("text", ["x" + " " * 20_000 + "y", "x" + "-" * 20_000, "\n" * 20_000 + "x", "1 " * 10_000])
+def test_a_long_run_of_one_character_is_read_at_once(text: str) -> None:
+    assert Rubric.parse(text).criteria == {}
 
 
 @given(st.dictionaries(st.from_regex(r"[A-Z][a-z]{1,9}( [a-z]{2,9})?", fullmatch=True), st.integers(1, 99), min_size=1))
@@ -62,6 +96,11 @@ def test_weights_add_up_to_one_in_proportion(weights: dict[str, int]) -> None:
         ("(weight: 0.5)", "has no criterion"),
         ("- A one (weight: 1)\n- A one (weight: 2)", "second of 'A one'"),
         ("   ", "empty"),
+        ("- Correctness (weight: 0.5)\n- Tone", "'Tone' has no weight"),
+        ("- Correctness: 60%\n- Tone: 20%", "do not add up to 1"),
+        ("Score from 1 to 5: (weight: 0.5) Correctness", "has no criterion"),
+        ("Score it out of 10.", "the highest score alone"),
+        ("A 10-point scale.", "the highest score alone"),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:
