@@ -54,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
         said = json.loads(text)
     else:
         try:
-            import yaml  # type: ignore[import-untyped, unused-ignore]
+            import yaml
         except ImportError as error:
             raise missing_dependency("PyYAML", "bench", "reading YAML") from error
         try:

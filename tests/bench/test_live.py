@@ -333,9 +333,9 @@ def _by_hand(row: dict[str, Any], size: int) -> tuple[Fraction, Fraction]:
     return Fraction(picked, len(groups)), Fraction(passed, len(groups))
 
 
-@pytest.mark.parametrize("n", [4, pytest.param(None, marks=SLOW)], ids=["part", "whole"])
+@pytest.mark.parametrize("n", [4, pytest.param(300, marks=SLOW)])
 def test_several_responses_are_ranked_by_a_model_that_compares(
-    n: int | None, live: RunBench, sample: Callable[..., str], golden_models: GoldenModels
+    n: int, live: RunBench, sample: Callable[..., str], golden_models: GoldenModels
 ) -> None:
     """A candidate's score is its mean probability of being better than another one, of both orders."""
     folder = golden_models.checkpoint(GoldenSet("pairrm-hf", "own"))
