@@ -27,7 +27,23 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c
 MAX_ITEMS = 2000
 
 _MAIN = {"accuracy": "Accuracy", "f1": "F1", "prm_score": "PRM-Score", "mean": "Mean score"}
-_SHARES = ("easy", "normal", "hard", "prompt_weighted", "error_accuracy", "correct_accuracy", "first_error_acc")
+_SHARES = (
+    "easy",
+    "normal",
+    "hard",
+    "prompt_weighted_accuracy",
+    "error_accuracy",
+    "correct_accuracy",
+    "first_error_acc",
+)
+
+# Of preference data: the error of the probabilities, and the accuracy where the chosen response is the longer one (has
+# more markdown) less that where it is not.
+_BESIDE = {
+    "ECE": ("calibration", "ece"),
+    "length gap": ("bias", "length", "accuracy_gap"),
+    "markdown gap": ("bias", "markdown", "accuracy_gap"),
+}
 
 
 @dataclass(frozen=True)
@@ -188,6 +204,9 @@ def _measures(run: Run, main: str, runs: Sequence[Run]) -> list[tuple[str, bool,
     if any("ties" in other.results["metrics"]["overall"] for other in runs):
         found.append(("ties", False, overall.get("ties")))
     found.append(("failed", False, run.results["n_failed"]))
+    for name, path in _BESIDE.items():
+        if any(_at(other.results["metrics"], path) is not None for other in runs):
+            found.append((name, True, _at(run.results["metrics"], path)))
     for name, key, share in (
         ("cut", "truncation_rate", True),
         ("tokens/s", "tokens_per_second", False),
@@ -195,6 +214,14 @@ def _measures(run: Run, main: str, runs: Sequence[Run]) -> list[tuple[str, bool,
     ):
         if any(other.results["run"].get(key) is not None for other in runs):
             found.append((name, share, facts.get(key)))
+    return found
+
+
+def _at(metrics: Mapping[str, Any], path: Sequence[str]) -> Any:
+    """What stands at a path of keys; None where it ends before."""
+    found: Any = metrics
+    for key in path:
+        found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
