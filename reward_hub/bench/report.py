@@ -11,7 +11,7 @@ import html
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Run:
     """A finished run: what its two files hold.
 
     Attributes:
-        name: the model's, made unique among the runs of a page.
+        name: the model's, made unique among the runs on the same data.
         results: results.json.
         rows: items.jsonl.
     """
@@ -73,9 +73,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
         RowFormatError: a folder holds no finished run.
     """
     found = [_read_run(folder) for folder in folders]
-    names = [run.name for run in found]
+    # Runs on other data are shown apart.
+    names = [(run.title, run.name) for run in found]
     return [
-        run if names.count(run.name) == 1 else Run(f"{run.name} ({folder.name})", run.results, run.rows)
+        run if names.count((run.title, run.name)) == 1 else replace(run, name=f"{run.name} ({folder.name})")
         for run, folder in zip(found, folders, strict=True)
     ]
 
@@ -92,9 +93,9 @@ def _read_run(folder: Path) -> Run:
 
 
 def _shown_name(model: str) -> str:
-    """Recorded scores are named after their file; a folder on this machine by its last part."""
+    """Recorded scores are named after their file; a folder on this machine by its last two parts."""
     path = Path(model)
-    return path.stem if path.suffix == ".jsonl" else path.name if path.is_absolute() else model
+    return path.stem if path.suffix == ".jsonl" else "/".join(path.parts[-2:]) if path.is_absolute() else model
 
 
 def page_groups(runs: Sequence[Run], *, max_items: int = MAX_ITEMS) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -170,6 +171,12 @@ def test_runs_side_by_side_say_what_the_comparison_of_two_runs_says(folders: lis
     won = [[r["scores"]["chosen"] > r["scores"]["rejected"] for r in run.rows] for run in (first, second)]
     assert found["difference"] == pytest.approx(sum(won[0]) / 60 - sum(won[1]) / 60)
     assert found["low"] <= found["difference"] <= found["high"]
+
+
+def test_two_runs_of_one_model_are_told_apart_by_their_folders(folders: list[Path], tmp_path: Path) -> None:
+    again = shutil.copytree(folders[0], tmp_path / "again")
+    names = [run.name for run in report.read_runs([folders[0], again, folders[2]])]
+    assert names == ["first (first)", "first (again)", "critic"]
 
 
 def test_a_page_holds_no_more_items_than_asked_for_and_says_so(folders: list[Path], tmp_path: Path) -> None:
