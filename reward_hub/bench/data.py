@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +14,10 @@ from typing import Any
 from reward_hub.errors import missing_dependency
 from reward_hub.rows import Row, RowFormatError, read_rows
 
-# Cells of CSV are text; in these columns they hold JSON.
+# Cells of CSV are text; in these columns they may hold JSON.
 _JSON_CELLS = ("candidates", "correct", "grades", "answers", "error_steps", "label")
+# So may they in these where they hold messages; any other list there is a text that looks like one.
+_MESSAGE_CELLS = ("prompt", "chosen", "rejected")
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -163,12 +167,26 @@ def _decoded_cells(row: Row) -> Row:
         if record.get(name) == "":
             del record[name]
         elif name in record:
-            try:
-                # Python's own writing of a flag is met as often as JSON's.
-                record[name] = json.loads(record[name].replace("True", "true").replace("False", "false"))
-            except json.JSONDecodeError as error:
-                return Row(row.number, None, f"column {name!r} is not JSON: {error}")
+            record[name] = decoded_cell(record[name])
+    for name in _MESSAGE_CELLS:
+        cell = record.get(name, "")
+        value = decoded_cell(cell) if cell.startswith("[{") else None
+        if isinstance(value, list) and all(isinstance(part, dict) and "role" in part for part in value):
+            record[name] = value
     return Row(row.number, record)
+
+
+def decoded_cell(cell: str) -> Any:
+    """What a cell holds as JSON or, as often met, as Python writes it; else its text, as in JudgeBench's `label`."""
+    with warnings.catch_warnings():
+        # A text may have escapes that Python does not know, as "\\d".
+        warnings.simplefilter("ignore", SyntaxWarning)
+        for decode in (json.loads, ast.literal_eval):
+            try:
+                return decode(cell)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return cell
 
 
 def _sha256_of(*paths: Path) -> str:

@@ -29,7 +29,8 @@ COLUMNS = {
 }
 _PROMPTS = ("prompt", "instruction", "question", "problem")
 _CANDIDATES = ("candidates", "responses")
-_CANDIDATE_TEXTS = ("response", "text", "output")
+_GRADES = ("correct", "grades", "grade")
+_CANDIDATE_TEXTS = ("response", "text", "output", "content", "completion")
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _forms_of(record: Mapping[str, Any]) -> set[Form]:
         forms.add("preference")
     if "steps" in has and has & {"label", "error_steps"}:
         forms.add("process")
-    if "candidates" in has or ("responses" in has and has & {"correct", "grades"}):
+    if "candidates" in has or ("responses" in has and has & set(_GRADES)):
         forms.add("best-of-n")
     if has & {"messages", "conversation"} or ("response" in has and has & {"prompt", "instruction"}):
         forms.add("instruction")
@@ -199,13 +200,13 @@ def candidates_item(record: Mapping[str, Any]) -> Item:
     candidates = record.get(name)
     if not isinstance(candidates, list) or not candidates:
         raise InvalidConversationError(f"{name!r} must be a list of at least one candidate.", field=name)
-    if all(isinstance(candidate, dict) and "role" not in candidate for candidate in candidates):
+    texts = candidates
+    grades, answers = next((record[key] for key in _GRADES if key in record), None), record.get("answers")
+    if all(isinstance(candidate, dict) for candidate in candidates):
         texts = [_candidate_text(candidate, f"{name}[{i}]") for i, candidate in enumerate(candidates)]
         columns = {key: [candidate.get(key) for candidate in candidates] for key in ("correct", "grade", "answer")}
-        grades = columns["correct"] if None not in columns["correct"] else columns["grade"]
-        answers = columns["answer"] if any(answer is not None for answer in columns["answer"]) else None
-    else:
-        texts, grades, answers = candidates, record.get("correct", record.get("grades")), record.get("answers")
+        grades = next((columns[key] for key in ("correct", "grade") if None not in columns[key]), grades)
+        answers = columns["answer"] if any(answer is not None for answer in columns["answer"]) else answers
     truth: dict[str, Any] = {"grades": _grades(grades, len(candidates))}
     if answers is not None:
         if not isinstance(answers, list) or len(answers) != len(candidates):

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reward_hub.bench.data import decoded_cell
 from reward_hub.bench.items import Form, Item
 from reward_hub.bench.scored import Scored, failure
 from reward_hub.errors import InvalidConversationError
@@ -24,8 +25,14 @@ _COLUMNS: dict[Form, dict[str, tuple[str, ...]]] = {
 }
 
 
-def recorded(items: Sequence[Item], path: str, form: Form) -> list[Scored]:
+def recorded(items: Sequence[Item], path: str, form: Form, *, partial: bool = False) -> list[Scored]:
     """The recorded scores of items, one result each, in order; an item without a line has failed.
+
+    Args:
+        items: of one form.
+        path: the file of the scores.
+        form: of the items.
+        partial: the data hold further items, whose scores may stand in the file.
 
     Raises:
         RowFormatError: a line that cannot be read, an id twice, or one that no item has.
@@ -39,7 +46,7 @@ def recorded(items: Sequence[Item], path: str, form: Form) -> list[Scored]:
             raise RowFormatError(f"{path}, row {row.number}: the id {name!r} is that of row {lines[name].number} too.")
         lines[name] = row
     unknown = sorted(set(lines) - {item.id for item in items})
-    if unknown:
+    if unknown and not partial:
         raise RowFormatError(
             f"{path} has scores of {len(unknown)} ids that the data have not, for example {unknown[0]!r}; are they of "
             "other data?"
@@ -78,6 +85,9 @@ def _columns(row: Row, form: Form, path: str) -> dict[str, Any]:
 
 
 def _numbers(values: Any, name: str, row: Row, path: str) -> list[float | None]:
+    if isinstance(values, str):
+        # A cell of CSV.
+        values = decoded_cell(values)
     several = values if isinstance(values, list) else [values]
     for value in several:
         if value is None and name == "probabilities":

@@ -98,8 +98,11 @@ def run(
     """
     if context.invoked_subcommand is not None:
         return
-    hub.check(out.out, model.model)
+    hub.check(model.model)
     source = Source.of(model, load)
+    if hub.wanted and out.out is None:
+        # What the hub may yet refuse is kept, in the folder that `rewardbench` writes to.
+        out = dataclasses.replace(out, out=Path("results") / source.name.strip("./").replace("/", "--"))
     benchmark = load_benchmark(data, judge=source.judge)
     with tempfile.TemporaryDirectory() as nowhere:
         bench_run = _run_of(out, Path(nowhere), settings=source.settings() | data.settings())
@@ -151,6 +154,8 @@ def _shard(out: OutOptions) -> Shard:
 def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[str, Any] | None:
     """What results.json holds; None where other shards are still to come."""
     if source.options.scores is not None:
+        if (bench_run.out / "parts").exists() and not bench_run.overwrite:
+            raise UsageError(f"{bench_run.out} holds the run of a model. Say another --out, or --overwrite.")
         return write_results(benchmark, bench_run, source.recorded(benchmark), source.facts(), {})
     score_shard(benchmark, bench_run, source.load)
     missing = missing_shards(benchmark, bench_run)

@@ -30,7 +30,7 @@ def run(
     try:
         found = compare_runs(_items(first), _items(second), shared_only=shared_only)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(str(error).replace("shared_only=True", "--shared-only")) from error
     if as_json:
         print(json.dumps({"first": str(first), "second": str(second), **dataclasses.asdict(found)}, indent=2))
         return

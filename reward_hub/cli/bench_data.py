@@ -103,14 +103,19 @@ def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> B
         items, form, data = _suite_items(suite, options) if suite is not None else _own_items(options)
     except (RowFormatError, FileNotFoundError) as error:
         raise UsageError(str(error)) from error
-    if options.limit is not None:
-        items = items[: options.limit]
+    partial = options.limit is not None and options.limit < len(items)
+    items = items[: options.limit]
     if not items:
         raise UsageError(f"{data.name} holds no rows.")
     if options.answer_pattern is not None:
         items = [_with_answers(item, options.answer_pattern) for item in items]
     benchmark = Benchmark(
-        items, form, data, suite=None if suite is None else suite.name, step_delimiter=options.delimiter
+        items,
+        form,
+        data,
+        suite=None if suite is None else suite.name,
+        step_delimiter=options.delimiter,
+        partial=partial,
     )
     rule_options = _rule_options(options, suite, form, benchmark.rule, judge)
     return dataclasses.replace(benchmark, rule_options=rule_options)

@@ -29,6 +29,7 @@ class Benchmark:
         data: where the items come from.
         rule_options: arguments of the rule.
         step_delimiter: process models on whole responses: where these are split.
+        partial: the data hold further items.
     """
 
     items: Sequence[Item]
@@ -37,6 +38,7 @@ class Benchmark:
     suite: str | None = None
     rule_options: Mapping[str, Any] = field(default_factory=dict)
     step_delimiter: str | None = None
+    partial: bool = False
 
     @property
     def rule(self) -> str | None:

@@ -32,6 +32,10 @@ _NEUTRAL_OF_JUDGES = (
 )
 
 
+# `raw` of FastChat, under which rewardbench runs models without a template: the texts, with nothing around them.
+_RAW = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+
+
 @dataclasses.dataclass(frozen=True)
 class BenchLoadOptions(LoadOptions):
     """Those of `AutoRM.load`, under rewardbench's names too."""
@@ -47,7 +51,7 @@ class BenchLoadOptions(LoadOptions):
     ] = None
     chat_template: Annotated[
         str | None,
-        typer.Option(help="A template (Jinja) or its file, in place of the model's.", rich_help_panel=_MODEL),
+        typer.Option(help="A template (Jinja), its file, or `raw`: in place of the model's.", rich_help_panel=_MODEL),
     ] = None
     attn_implementation: Annotated[
         str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=_MODEL)
@@ -123,10 +127,13 @@ class Source:
             _refuse_load_options(load, "a judge is not", taken=_OF_JUDGES)
         if not (options.judge and options.model) and (options.judge or options.rubric or options.judge_option):
             raise UsageError("--judge, --rubric and --judge-option go together, with --model.")
+        if load.chat_template == "raw":
+            load = dataclasses.replace(load, chat_template=_RAW)
         if load.chat_template is not None and not _is_template(load.chat_template):
             raise UsageError(
-                f"--chat-template {load.chat_template!r} is neither a file nor a Jinja template. Names of FastChat's "
-                "conversation templates are not known here; a model is rendered with its own template."
+                f"--chat-template {load.chat_template!r} is neither a file nor a Jinja template. Of the names of "
+                "FastChat's conversation templates only 'raw' is known; leave the option out, and the model has its "
+                "own template."
             )
         if options.force_truncation:
             if load.truncation not in ("error", "left"):
@@ -216,7 +223,7 @@ class Source:
 
         assert self.options.scores is not None
         try:
-            return recorded(benchmark.items, self.options.scores, benchmark.form)
+            return recorded(benchmark.items, self.options.scores, benchmark.form, partial=benchmark.partial)
         except (RowFormatError, OSError) as error:
             raise UsageError(str(error)) from error
 

@@ -35,21 +35,24 @@ class PublishOptions:
     ] = None
     upload_model_metadata_to_hf: Annotated[
         bool,
-        typer.Option("--upload-model-metadata-to-hf", help="The same, to the card of --model.", rich_help_panel=_HUB),
+        typer.Option(
+            "--upload-model-metadata-to-hf",
+            "--upload-metadata-to-hf",
+            help="The same, to the card of --model.",
+            rich_help_panel=_HUB,
+        ),
     ] = False
 
     @property
     def wanted(self) -> bool:
         return bool(self.push_to_hub or self.push_results_to_hub or self.model_card or self.upload_model_metadata_to_hf)
 
-    def check(self, out: Path | None, model: str | None) -> None:
+    def check(self, model: str | None) -> None:
         """Refuse before anything is scored what could not be published after.
 
         Raises:
-            UsageError: results without a folder, or no model whose card could be meant.
+            UsageError: privacy of nothing that is pushed, or no model whose card could be meant.
         """
-        if self.wanted and out is None:
-            raise UsageError("what goes to the hub is written to --out DIR first; say one.")
         if self.private and not (self.push_to_hub or self.push_results_to_hub):
             raise UsageError("--private is said of scores that are pushed: --push-to-hub OWNER/NAME.")
         if self.upload_model_metadata_to_hf and (model is None or Path(model).exists()):

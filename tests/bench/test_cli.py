@@ -71,6 +71,17 @@ def test_recorded_scores_give_metrics_and_files(
     assert rows[0]["prompt"] == [{"role": "user", "content": "2+2?"}]
 
 
+def test_recorded_scores_are_read_from_csv_too(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    table = tmp_path / "scores.csv"
+    table.write_text('id,chosen_score,rejected_score\na,1.0,0.5\nb,0.25,0.25\nc,[-1.0],"[-2.0]"\n')
+    found = [
+        json.loads(reward_hub("bench", "--data", pairs, "--scores", s, "--json").out) for s in (scores, str(table))
+    ]
+    assert found[0]["metrics"] == found[1]["metrics"]
+
+
 def test_without_texts_no_text_is_written(
     pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
 ) -> None:
@@ -206,6 +217,28 @@ def test_what_cannot_be_asked_is_bad_usage_and_says_what_to_type(
     assert words in ended.err
 
 
+def test_the_first_items_may_be_counted_by_scores_of_all(
+    pairs: str, scores: str, reward_hub: Callable[..., Any]
+) -> None:
+    ended = reward_hub("bench", "--data", pairs, "--scores", scores, "--limit", "2", "--json")
+    assert ended.code == 0, ended.err
+    overall = json.loads(ended.out)["metrics"]["overall"]
+    assert (overall["accuracy"], overall["n"]) == (0.5, 2)
+
+
+def test_recorded_scores_do_not_take_the_place_of_a_models_run(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    out = tmp_path / "run"
+    reward_hub("bench", "--data", pairs, "--model", "builtin/arithmetic-orm", "--out", str(out))
+    before = (out / "results.json").read_bytes()
+    again = ("bench", "--data", pairs, "--scores", scores, "--out", str(out))
+    refused = reward_hub(*again)
+    assert (refused.code, (out / "results.json").read_bytes()) == (2, before)
+    assert "holds the run of a model" in refused.err
+    assert reward_hub(*again, "--overwrite").code == 0
+
+
 def test_scores_of_other_data_are_refused(pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]) -> None:
     other = write(tmp_path / "other.jsonl", [*SCORES, {"id": "z", "chosen_score": 1, "rejected_score": 0}])
     ended = reward_hub("bench", "--data", pairs, "--scores", other)
@@ -213,6 +246,21 @@ def test_scores_of_other_data_are_refused(pairs: str, tmp_path: Path, reward_hub
     assert "scores of 1 ids that the data have not, for example 'z'" in ended.err
     short = write(tmp_path / "short.jsonl", [SCORES[0] | {"chosen_score": [1.0, 2.0]}])
     assert "2 scores 'chosen'; the item has 1" in reward_hub("bench", "--data", pairs, "--scores", short).err
+
+
+def test_the_template_raw_of_rewardbench_is_the_texts_alone(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    texts = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    scores = []
+    for template in ("raw", texts):
+        ended = reward_hub(
+            *("bench", "--data", pairs, "--model", "builtin/arithmetic-orm", "--chat_template", template),
+            *("--out", str(tmp_path / str(len(scores)))),
+        )
+        assert ended.code == 0, ended.err
+        scores.append([row["scores"] for row in lines(tmp_path / str(len(scores)) / "items.jsonl")])
+    assert scores[0] == scores[1]
 
 
 @pytest.mark.parametrize("spelling", ["--load-json", "--load_json"])

@@ -85,6 +85,24 @@ def test_every_format_gives_the_same_items(write: Callable[[Path], Path], tmp_pa
     assert items_of(write(tmp_path)) == EXPECTED
 
 
+def test_a_csv_cell_holds_json_or_text_and_no_text_is_altered(tmp_path: Path) -> None:
+    chosen = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "True"}]
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt", "chosen", "rejected", "candidates", "correct", "label"])
+        writer.writerow(["[1]", json.dumps(chosen), "[2, 3]", '["True", "no"]', "[True, False]", "A>B"])
+    (row,) = read_path(str(path)).rows
+    assert row.record == {
+        "prompt": "[1]",
+        "chosen": chosen,
+        "rejected": "[2, 3]",
+        "candidates": ["True", "no"],
+        "correct": [True, False],
+        "label": "A>B",
+    }
+
+
 def test_a_split_is_said_where_there_are_several(tmp_path: Path) -> None:
     path = several_splits_on_disk(tmp_path)
     with pytest.raises(RowFormatError, match="the splits train, test; say which with --split"):

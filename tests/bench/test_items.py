@@ -143,6 +143,8 @@ def test_a_label_that_names_no_step_is_refused(truth: dict[str, Any], words: str
         {"candidates": [{"response": "x", "correct": 1, "answer": 1}, {"response": "y", "correct": 0}]},
         {"candidates": [{"text": "x", "grade": 1.0, "answer": "1"}, {"text": "y", "grade": 0.0}]},
         {"responses": ["x", "y"], "grades": [1, 0], "answers": [1, None]},
+        {"candidates": [{"content": "x"}, {"content": "y"}], "grade": [1, 0], "answers": [1, None]},
+        {"candidates": [{"role": "assistant", "content": c, "correct": c == "x"} for c in "xy"], "answers": [1, None]},
     ],
 )
 def test_candidates_carry_their_grades_in_either_place(record: dict[str, Any]) -> None:

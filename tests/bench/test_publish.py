@@ -56,6 +56,18 @@ def test_scores_are_pushed_as_a_data_set_that_says_what_it_is(hub: HubServer, fi
     assert "hf_write" not in done.stdout + done.stderr
 
 
+def test_what_is_pushed_without_a_folder_is_kept_under_results(
+    hub: HubServer, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in rewardbench's command lines, which name no folder."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=":")
+    monkeypatch.chdir(tmp_path)
+    done = bench(hub, *files[:2], "--scores", "scores.jsonl", "--push_to_hub", "org/scores")
+    assert done.returncode == 0, done.stderr
+    kept = tmp_path / "results" / "scores.jsonl" / "items.jsonl"
+    assert hub.files("datasets/org/scores")["items.jsonl"] == kept.read_bytes()
+
+
 def test_a_second_push_goes_into_the_same_data_set(hub: HubServer, files: list[str]) -> None:
     for _ in range(2):
         assert bench(hub, *files, "--push-results-to-hub").returncode == 0

@@ -108,6 +108,12 @@ def test_a_section_without_items_counts_as_zero_and_is_named() -> None:
     assert any("my-own" in note for note in result.notes)
 
 
+def test_rows_of_no_known_subset_at_all_are_refused() -> None:
+    rows = [{"id": 1, "subset": "mine", "scores": {"chosen": [1.0], "rejected": [0.0]}}]
+    with pytest.raises(RowFormatError, match="no item is of a subset of RewardBench \\(found: mine\\)"):
+        rewardbench.score(rows)
+
+
 @pytest.mark.parametrize(("judge", "expected"), [(False, [1.0, 0.0, 0.0, 0.0]), (True, [1.0, 0.0, 0.5, 0.5])])
 def test_ties_and_failures_count_half_for_a_judge_and_nothing_for_a_model(judge: bool, expected: list[float]) -> None:
     rows = [compared(i, [p], "math-prm") for i, p in enumerate([0.9, 0.2, 0.5])] + [failed(3, "math-prm")]

@@ -25,6 +25,7 @@ from reward_hub.bench.rules.result import (
 )
 from reward_hub.bench.rules.rows import Pair, Row, read_pairs
 from reward_hub.bench.statistics import N_RESAMPLES
+from reward_hub.rows import RowFormatError
 
 EXAMPLE_COUNTS: dict[str, int] = {
     "alpacaeval-easy": 100,
@@ -131,10 +132,15 @@ def score(rows: Iterable[Row], *, judge: bool = False) -> BenchResult:
         judge: the rows are verdicts of a judge. A tie and a failed row then count 0.5, as published; otherwise 0.
 
     Raises:
-        RowFormatError: no rows, or a row without the scores of both sides.
+        RowFormatError: no rows, a row without the scores of both sides, or not one row of a subset that counts.
     """
     items = tuple(_item(pair, judge) for pair in read_pairs(rows))
     groups = groups_by_subset(items)
+    if not set(groups) & {*EXAMPLE_COUNTS, *PRIOR_SETS}:
+        # The published rule would call this 0.
+        found = ", ".join(sorted({name or "none" for name in groups}))
+        known = ", ".join(EXAMPLE_COUNTS)
+        raise RowFormatError(f"no item is of a subset of RewardBench (found: {found}); known: {known}.")
     sections = {name: _section(groups, subsets) for name, subsets in SUBSET_MAPPING.items()}
     core = [name for name in groups if name in EXAMPLE_COUNTS]
     prior = [groups[name] for name in PRIOR_SETS if name in groups]
