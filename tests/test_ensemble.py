@@ -31,9 +31,9 @@ from reward_hub import (
     UnsupportedError,
 )
 from reward_hub.base import joined_details
-from reward_hub.normalization import NORMALIZATIONS
+from reward_hub.ensemble.normalization import NORMALIZATIONS
+from reward_hub.ensemble.reduction import REDUCTIONS, Reduction
 from reward_hub.numerics import sigmoid
-from reward_hub.reduction import REDUCTIONS, Reduction
 from reward_hub.types import ScoreDetails
 
 ROOT = Path(__file__).parents[1]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_hub import BackendError, CheckpointError
-from reward_hub.normalization import NORMALIZATIONS, Statistics, load_statistics, normalized, save_statistics
-from reward_hub.reduction import REDUCTIONS, Reduction, ranks
+from reward_hub.ensemble.normalization import NORMALIZATIONS, Statistics, load_statistics, normalized, save_statistics
+from reward_hub.ensemble.reduction import REDUCTIONS, Reduction, ranks
 
 some = settings(max_examples=25, deadline=None)
 SCORES = st.floats(-50, 50, width=32)

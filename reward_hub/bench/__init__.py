@@ -5,8 +5,9 @@ Importing this package is cheap: every public name is imported on first use (PEP
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reward_hub.lazy_names import lazy_names
 
 _HOME = {
     "EXAMPLE_COUNTS": "reward_hub.bench.rules.rewardbench",
@@ -22,13 +23,4 @@ if TYPE_CHECKING:
     from reward_hub.bench.run import evaluate as evaluate
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+__getattr__, __dir__ = lazy_names(globals(), _HOME)

@@ -6,20 +6,16 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reward_hub.bench.report import page_groups
 from reward_hub.errors import MissingDependencyError
-
-if TYPE_CHECKING:
-    from reward_hub.bench.report import Run
 
 DPI = 150
 NEUTRAL = "#8a94a6"
 
 
-def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
-    """Write a PNG file for each figure into a folder and give their paths.
+def write_plots(groups: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
+    """Write a PNG file for each figure of `report.page_groups` into a folder and give their paths.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
@@ -30,7 +26,7 @@ def write_plots(runs: Sequence[Run], folder: Path) -> list[Path]:
         raise MissingDependencyError("PNG plots need matplotlib: pip install 'reward_hub[bench]'.") from error
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for group in page_groups(runs, max_items=0):
+    for group in groups:
         for name, size, draw in _figures(group):
             figure = Figure(figsize=size, dpi=DPI, layout="constrained")
             draw(figure)

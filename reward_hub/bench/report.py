@@ -111,11 +111,12 @@ def page_groups(runs: Sequence[Run], *, max_items: int = MAX_ITEMS) -> list[dict
     return [_group(title, form, members, max_items) for (title, form), members in together.items()]
 
 
-def write_page(runs: Sequence[Run], path: Path, *, title: str | None = None, max_items: int = MAX_ITEMS) -> None:
-    """Write the page to `path`."""
-    groups = page_groups(runs, max_items=max_items)
+def write_page(
+    runs: Sequence[Run], groups: Sequence[Mapping[str, Any]], path: Path, *, title: str | None = None
+) -> None:
+    """Write the page of runs and their `page_groups` to `path`."""
     shown = title or "Evaluation: " + ", ".join(dict.fromkeys(group["title"] for group in groups))
-    data = json.dumps({"groups": groups}, allow_nan=False)
+    data = json.dumps({"groups": list(groups)}, allow_nan=False)
     parts = {
         "title": html.escape(shown),
         "subtitle": html.escape(_subtitle(runs)),

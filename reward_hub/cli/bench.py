@@ -19,10 +19,8 @@ from reward_hub.cli.bench_models import BenchLoadOptions, ModelOptions, Source
 from reward_hub.cli.bench_publish import PublishOptions
 from reward_hub.cli.bench_run import merged, missing_shards, score_shard, write_results
 from reward_hub.cli.bench_table import print_results
-from reward_hub.cli.option_groups import LogOptions, command_of
+from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions, command_of
 from reward_hub.cli.usage import UsageError
-
-_RUN = "Run"
 
 
 class _SubCommands(Commands):
@@ -45,40 +43,26 @@ app = typer.Typer(
 
 
 @dataclasses.dataclass(frozen=True)
-class OutOptions:
+class OutOptions(RunOptions):
     """Where results go and how a run goes on."""
 
     out: Annotated[
         Path | None,
         typer.Option(
-            "--out", "-o", "--output-dir", help="A folder for results.json and items.jsonl.", rich_help_panel=_RUN
+            "--out", "-o", "--output-dir", help="A folder for results.json and items.jsonl.", rich_help_panel=RUN
         ),
     ] = None
     texts: Annotated[
-        bool, typer.Option("--texts/--no-texts", help="Write prompts and responses too.", rich_help_panel=_RUN)
+        bool, typer.Option("--texts/--no-texts", help="Write prompts and responses too.", rich_help_panel=RUN)
     ] = True
     save_all: Annotated[
-        bool, typer.Option("--save-all", help="As it is in any case: every score is written.", rich_help_panel=_RUN)
+        bool, typer.Option("--save-all", help="As it is in any case: every score is written.", rich_help_panel=RUN)
     ] = False
     num_shards: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that share the work; by default accelerate's.", rich_help_panel=_RUN),
+        typer.Option(min=1, help="Processes that share the work; by default accelerate's.", rich_help_panel=RUN),
     ] = None
-    shard: Annotated[int | None, typer.Option(min=0, help="Which of them this is, from 0.", rich_help_panel=_RUN)] = (
-        None
-    )
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Score again the items that failed.", rich_help_panel=_RUN)
-    ] = False
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew instead of going on.", rich_help_panel=_RUN)
-    ] = False
-    chunk_size: Annotated[int, typer.Option(min=1, help="Items scored between two writes.", rich_help_panel=_RUN)] = 256
-    progress: Annotated[
-        bool | None,
-        typer.Option(help="A progress bar; by default on a terminal.", show_default=False, rich_help_panel=_RUN),
-    ] = None
-    json: Annotated[bool, typer.Option("--json", help="Print results.json.", rich_help_panel=_RUN)] = False
+    shard: Annotated[int | None, typer.Option(min=0, help="Which of them this is, from 0.", rich_help_panel=RUN)] = None
 
 
 def run(

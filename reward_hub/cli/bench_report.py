@@ -32,12 +32,13 @@ def run(
     path = out / "report.html" if out.is_dir() or not out.suffix else out
     try:
         runs = report.read_runs(folders)
-        report.write_page(runs, path, title=title, max_items=max_items)
+        groups = report.page_groups(runs, max_items=max_items)
+        report.write_page(runs, groups, path, title=title)
     except RowFormatError as error:
         raise UsageError(str(error)) from error
     print(path)
     if png is not None:
         from reward_hub.bench.plots import write_plots
 
-        for plot in write_plots(runs, png):
+        for plot in write_plots(groups, png):
             print(plot)

@@ -18,8 +18,8 @@ from reward_hub.cli.tables import print_table
 from reward_hub.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from reward_hub.recorded_ensemble import RecordedEnsemble
-    from reward_hub.reduction import Floats, Reduction
+    from reward_hub.ensemble.recorded_ensemble import RecordedEnsemble
+    from reward_hub.ensemble.reduction import Floats, Reduction
 
 _MODES = "Modes"
 _MODELS = "Models"
@@ -121,8 +121,8 @@ def run(
 
 
 def _ensemble(files: Sequence[str], models: ModelOptions) -> RecordedEnsemble:
-    from reward_hub.recorded import read_recorded, read_subsets
-    from reward_hub.recorded_ensemble import RecordedEnsemble, RecordedMember, names_of
+    from reward_hub.ensemble.recorded import read_recorded, read_subsets
+    from reward_hub.ensemble.recorded_ensemble import RecordedEnsemble, RecordedMember, names_of
 
     paths = [*files, *(models.cost or ())]
     weights = models.weight or [1.0] * len(paths)
@@ -142,8 +142,8 @@ def _ensemble(files: Sequence[str], models: ModelOptions) -> RecordedEnsemble:
 
 def _modes(modes: ModeOptions) -> list[tuple[Reduction, str | None]]:
     """Every reduction that is asked for with every normalisation."""
-    from reward_hub.normalization import NORMALIZATIONS
-    from reward_hub.reduction import REDUCTIONS, Reduction, parameter_of
+    from reward_hub.ensemble.normalization import NORMALIZATIONS
+    from reward_hub.ensemble.reduction import REDUCTIONS, Reduction, parameter_of
 
     if modes.table and (modes.reduce or modes.normalize):
         raise UsageError("--table shows every mode; leave --reduce and --normalize out.")
@@ -167,7 +167,7 @@ def _modes(modes: ModeOptions) -> list[tuple[Reduction, str | None]]:
 
 def _members(ensemble: RecordedEnsemble) -> list[dict[str, Any]]:
     """Each model by itself."""
-    from reward_hub.reduction import Reduction
+    from reward_hub.ensemble.reduction import Reduction
 
     alone = Reduction.of("mean")
     return [

@@ -28,7 +28,7 @@ _MODEL = "Model"
 _BATCHES = "Length and batches"
 _HUB = "Hub"
 _API = "Server (load method api; the key comes from REWARD_HUB_API_KEY or OPENAI_API_KEY)"
-_ROWS = "Rows"
+RUN = "Run"
 _LOG = "Messages"
 
 
@@ -185,27 +185,31 @@ class LoadOptions(CheckpointOptions):
 
 
 @dataclasses.dataclass(frozen=True)
-class RowOptions:
-    """From where to where rows go."""
+class RunOptions:
+    """How a run goes on after a kill, and what is said of it."""
 
-    out: Annotated[
-        str | None, typer.Option("--out", "-o", help="A JSONL file; `-` is standard output.", rich_help_panel=_ROWS)
-    ] = None
-    details: Annotated[bool, typer.Option("--details", help="Write each score's details.", rich_help_panel=_ROWS)] = (
-        False
-    )
     retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Score again the rows that failed.", rich_help_panel=_ROWS)
+        bool, typer.Option("--retry-errors", help="Score again what failed.", rich_help_panel=RUN)
     ] = False
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start anew instead of going on.", rich_help_panel=_ROWS)
+        bool, typer.Option("--overwrite", help="Start anew instead of going on.", rich_help_panel=RUN)
     ] = False
-    chunk_size: Annotated[int, typer.Option(min=1, help="Rows scored between two writes.", rich_help_panel=_ROWS)] = 256
+    chunk_size: Annotated[int, typer.Option(min=1, help="Scored between two writes.", rich_help_panel=RUN)] = 256
     progress: Annotated[
         bool | None,
-        typer.Option(help="A progress bar; by default on a terminal.", show_default=False, rich_help_panel=_ROWS),
+        typer.Option(help="A progress bar; by default on a terminal.", show_default=False, rich_help_panel=RUN),
     ] = None
-    json: Annotated[bool, typer.Option("--json", help="Print the summary for machines.", rich_help_panel=_ROWS)] = False
+    json: Annotated[bool, typer.Option("--json", help="Print the summary for machines.", rich_help_panel=RUN)] = False
+
+
+@dataclasses.dataclass(frozen=True)
+class RowOptions(RunOptions):
+    """Where rows go."""
+
+    out: Annotated[
+        str | None, typer.Option("--out", "-o", help="A JSONL file; `-` is standard output.", rich_help_panel=RUN)
+    ] = None
+    details: Annotated[bool, typer.Option("--details", help="Write each score's details.", rich_help_panel=RUN)] = False
 
 
 def named_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from reward_hub.lazy_names import lazy_names
 
 _HOME = {
     "JudgeForm": "reward_hub.judge.form",
@@ -19,13 +20,4 @@ if TYPE_CHECKING:
     from reward_hub.judge.rubric import Rubric as Rubric
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted(_HOME)
+__getattr__, __dir__ = lazy_names(globals(), _HOME)

@@ -186,7 +186,7 @@ def test_a_page_holds_no_more_items_than_asked_for_and_says_so(folders: list[Pat
 
 
 def test_plots_are_png_files_of_every_figure(folders: list[Path], tmp_path: Path) -> None:
-    written = plots.write_plots(report.read_runs(folders), tmp_path / "png")
+    written = plots.write_plots(report.page_groups(report.read_runs(folders)), tmp_path / "png")
     assert len(written) == 9
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000 for path in written)
 

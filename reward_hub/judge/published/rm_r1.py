@@ -124,9 +124,10 @@ def rm_r1() -> JudgeForm:
 
 def rm_r1_distilled() -> JudgeForm:
     """The DeepSeek-distilled models: no system prompt."""
-    ids = {size: f"gaotang/RM-R1-DeepSeek-Distilled-Qwen-{size}" for size in ("7B", "14B", "32B")}
-    checkpoints = tuple(
-        Checkpoint(model_id, license="mit" if size == "7B" else "see its card") for size, model_id in ids.items()
+    checkpoints = (
+        Checkpoint("gaotang/RM-R1-DeepSeek-Distilled-Qwen-7B", license="mit"),
+        Checkpoint("gaotang/RM-R1-DeepSeek-Distilled-Qwen-14B", license="see its card"),
+        Checkpoint("gaotang/RM-R1-DeepSeek-Distilled-Qwen-32B", license="see its card"),
     )
     return _form(DISTILLED, None, _BEFORE, _AFTER, checkpoints)
 

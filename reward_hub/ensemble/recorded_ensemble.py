@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from reward_hub.normalization import Statistics, normalized
-from reward_hub.recorded import Recorded, RecordedRow, RowId
-from reward_hub.reduction import Floats, Reduction, ranks
+from reward_hub.ensemble.normalization import Statistics, normalized
+from reward_hub.ensemble.recorded import Recorded, RecordedRow, RowId
+from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.rows import RowFormatError
 
 # Means of ranks are often equal, and then their last bits are not to decide.

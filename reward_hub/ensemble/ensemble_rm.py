@@ -24,11 +24,9 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
-from reward_hub.combination import Combination, joined_responses, one_by_one, raw_values, required
-from reward_hub.errors import UnsupportedError
-from reward_hub.fingerprints import fingerprint_of
-from reward_hub.members import Member, kind_of, score_range_of
-from reward_hub.normalization import (
+from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values, required
+from reward_hub.ensemble.members import Member, kind_of, score_range_of
+from reward_hub.ensemble.normalization import (
     NEED_STATISTICS,
     NORMALIZATIONS,
     Fitted,
@@ -36,9 +34,11 @@ from reward_hub.normalization import (
     load_statistics,
     save_statistics,
 )
+from reward_hub.ensemble.questions import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
+from reward_hub.ensemble.reduction import WITHOUT_WEIGHTS, Reduction
+from reward_hub.errors import UnsupportedError
+from reward_hub.fingerprints import fingerprint_of
 from reward_hub.numerics import sigmoid
-from reward_hub.questions import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
-from reward_hub.reduction import WITHOUT_WEIGHTS, Reduction
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
 
 logger = logging.getLogger(__name__)

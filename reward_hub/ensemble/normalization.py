@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pydantic
 
+from reward_hub.ensemble.reduction import Floats
 from reward_hub.errors import BackendError, CheckpointError
-from reward_hub.reduction import Floats
 
 Fitted: TypeAlias = Literal["scores", "step_scores"]
 """What statistics were fitted to."""

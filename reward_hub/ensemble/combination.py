@@ -13,11 +13,11 @@ from typing import Any, TypeAlias, TypeVar
 import numpy as np
 
 from reward_hub.base import CallOptions, Result, joined_details
+from reward_hub.ensemble.members import Member
+from reward_hub.ensemble.normalization import Statistics, in_unit_interval, normalized
+from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.errors import BackendError, RewardHubError
-from reward_hub.members import Member
-from reward_hub.normalization import Statistics, in_unit_interval, normalized
 from reward_hub.numerics import aggregate, sigmoid
-from reward_hub.reduction import Floats, Reduction, ranks
 from reward_hub.types import Conversation, Kind, ScoreDetails
 
 T = TypeVar("T")

@@ -13,8 +13,8 @@ from typing import TypeAlias
 
 from reward_hub.background_loop import start
 from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.ensemble.members import Member
 from reward_hub.errors import BackendError, RewardHubError
-from reward_hub.members import Member
 from reward_hub.types import Conversation, Message, Pair
 
 Answers: TypeAlias = list[list[Result]]
