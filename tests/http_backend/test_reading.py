@@ -127,11 +127,20 @@ def test_a_server_that_applies_an_activation_is_refused(connected: Connected, sl
         ("seqcls-qwen2", "classify", "CLS", "does not read the last token"),
     ],
 )
+@pytest.mark.parametrize("rounding", [0.0, 0.004])
 def test_a_server_that_pools_otherwise_is_refused(
-    connected: Connected, slug: str, task: str, pooling: str, words: str
+    connected: Connected, slug: str, task: str, pooling: str, words: str, rounding: float
 ) -> None:
     with pytest.raises(ServerError, match=words):
-        connected(slug, task, pooling=pooling)
+        connected(slug, task, pooling=pooling, rounding=rounding)
+
+
+@pytest.mark.parametrize(("slug", "task"), [("armorm", "embed"), ("seqcls-qwen2", "classify")])
+def test_a_server_in_half_precision_is_taken(connected: Connected, slug: str, task: str) -> None:
+    rm, server = connected(slug, task, rounding=0.004)
+    exact = server.answers.rm  # type: ignore[attr-defined]
+    question = {"prompt": "What is 2 + 2?", "response": "It is 4."}
+    assert rm.score(**question) == pytest.approx(exact.score(**question), abs=0.02)
 
 
 def test_a_server_that_tokenises_for_itself_is_refused(connected: Connected) -> None:
