@@ -149,6 +149,9 @@ class AutoRM:
             raise TypeError(f"truncation={truncation!r}; known: 'error', 'prompt', 'left', 'right'.")
         if device is not None and device_map is not None:
             raise TypeError("Give device= or device_map=, not both.")
+        for bound, given_bound in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
+            if given_bound is not None and given_bound < 1:
+                raise TypeError(f"{bound}={given_bound}; at least 1 is needed.")
         from reward_hub import implicit_rm
 
         if reference is not None and family is None and registry.family_of_id(str(model)) is None:
@@ -305,8 +308,14 @@ class AutoRM:
 
         Returns:
             A JSON-serialisable dict: model, revision, family, kind, why, head (tensor -> shape), read, template,
-            backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype).
+            backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype). Of a published
+            judge, which loads without looking at its files, those that its form says; the others are None.
         """
+        from reward_hub.judge import loading as judges
+
+        judge = judges.form_name_of(str(model), family, None, None)
+        if judge is not None:
+            return judges.describe_load(str(model), judge, options)
         located = locate(
             model,
             family=family,
@@ -403,6 +412,7 @@ def _served(
         ours: arguments that finished models cannot honour: name -> (value, default).
     """
     from reward_hub import connecting, remote_rm
+    from reward_hub.judge import loading as judges
     from reward_hub.scorer_rm import scorer
     from reward_hub.tokenizer import load_tokenizer
 
@@ -427,6 +437,11 @@ def _served(
     family, revision = ours["family"][0], ours["revision"][0]
     why = "no checkpoint is known (checkpoint= tells it)"
     for name in connecting.checkpoint_names(found, model, checkpoint):
+        if family is None and (judge := judges.form_name_of(name, None, None, server["dialect"])) is not None:
+            found.client.close()
+            raise UnsupportedError(
+                f"{api_base} serves {name}, a judge ({judge}), under another name. Load it with checkpoint={name!r}."
+            )
         try:
             located = locate(name, family=family, revision=revision, **access)
         except RewardHubError as error:

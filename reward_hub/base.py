@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, overloa
 from reward_hub import messages as border
 from reward_hub.background_loop import run_sync
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError, UnsupportedError
-from reward_hub.numerics import AGGREGATIONS, aggregate, sigmoid
+from reward_hub.numerics import AGGREGATIONS, aggregate, in_unit_interval, sigmoid
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
@@ -113,6 +113,7 @@ class BaseRM:
         higher_is_better: False for costs; `rank`, `best_of_n` and `compare` honour it.
         max_length: most tokens of one conversation, where there is a limit.
         deterministic: False where one conversation may get another score the next time (a judge that samples).
+        score_range: where a class sets it, the numbers between which its scores lie; decides `normalized_score`.
     """
 
     name: str = ""
@@ -688,10 +689,12 @@ class BaseRM:
         score = float(value[0] if isinstance(value, tuple) else value)
         if not math.isfinite(score):
             raise BackendError(f"{self._label()} gave {score}, which is no score.")
+        # A class may say between which numbers its scores lie.
+        declared: tuple[float, float] = getattr(self, "score_range", (-math.inf, math.inf))
         return ScoreDetails(
             score=score,
             raw_logits=[score],
-            normalized_score=sigmoid(score if self.higher_is_better else -score),
+            normalized_score=in_unit_interval(score, declared, higher_is_better=self.higher_is_better),
             tokens_scored=None,
             family=self.family,
             model=self._label(),

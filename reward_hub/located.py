@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from reward_hub import registry
 from reward_hub.checkpoint import CheckpointFiles, check_tensors, hidden_size, open_checkpoint
-from reward_hub.errors import RemoteCodeRefusedError, UnknownModelError
+from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Checkpoint, Family, Setup
 from reward_hub.reads import HeadOutputs, Read
+from reward_hub.types import Conversation, Message, Pair
 
 if TYPE_CHECKING:
     from reward_hub.dialects.base import Connection
     from reward_hub.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
 
 BUILTIN_PREFIX = "builtin/"
 
@@ -104,7 +109,45 @@ def set_up(located: Located, options: Mapping[str, Any] | None, tokenizer: Any, 
             "chat_template= goes with a tokenizer by name; give the tokenizer object its template yourself."
         )
     given: Tokenizer = tokenizer
-    return Setup(given, located.files.config, located.files.shapes, _family_options(located, options))
+    setup = Setup(given, located.files.config, located.files.shapes, _family_options(located, options))
+    if chat_template is not None and not _renders(located.family, setup):
+        logger.warning(
+            "%s: chat_template= changes nothing: the family %s writes its prompt itself.",
+            located.name,
+            located.family.name,
+        )
+    return setup
+
+
+def _renders(family: Family, setup: Setup) -> bool:
+    """Whether the family renders with a chat template: seen from what it asks of the tokenizer."""
+    question, answer = Message("user", "What is 2 + 2?"), Message("assistant", "4")
+    item = Pair((question,), "4", "5") if family.kind == "pairwise" else Conversation((question, answer), steps=("4",))
+    try:
+        family.encode(item, replace(setup, tokenizer=cast("Tokenizer", _WithoutTemplate(setup.tokenizer))))
+    except _RenderedError:
+        return True
+    except RewardHubError:
+        # It cannot be told from this question; a warning must not be wrong.
+        return True
+    return False
+
+
+class _RenderedError(Exception):
+    """The chat template was asked for."""
+
+
+class _WithoutTemplate:
+    """A tokenizer that can do all but render."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def render(self, *_: Any, **__: Any) -> str:
+        raise _RenderedError
 
 
 def tokenizer_folder(name: str) -> Path:

@@ -6,7 +6,6 @@ import copy
 import hashlib
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from reward_hub.backends.base import Backend, require_finite
 from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import BackendError, InputTooLongError, RewardHubError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
-from reward_hub.numerics import aggregate, sigmoid
+from reward_hub.numerics import aggregate, in_unit_interval
 from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput
 
 logger = logging.getLogger(__name__)
@@ -118,9 +117,7 @@ class LoadedModel:
         return ScoreDetails(
             score=score,
             raw_logits=[float(x) for x in outputs.reshape(-1)],
-            normalized_score=normalized(
-                score, self.family, higher_is_better=self.higher_is_better, score_range=self.score_range
-            ),
+            normalized_score=in_unit_interval(score, self.score_range, higher_is_better=self.higher_is_better),
             tokens_scored=len(fitted.tokens.token_ids) + len(fitted.tokens.decoder_ids or ()),
             truncated=fitted.dropped > 0,
             dropped_tokens=fitted.dropped,
@@ -200,7 +197,7 @@ class ModelRM(BaseRM):
         return replace(
             read[-1],
             score=score,
-            normalized_score=normalized(score, self.model.family, score_range=self.model.score_range),
+            normalized_score=in_unit_interval(score, self.model.score_range),
             raw_logits=[logit for part in read for logit in part.raw_logits],
             tokens_scored=sum(part.tokens_scored or 0 for part in read),
             truncated=any(part.truncated for part in read),
@@ -239,21 +236,6 @@ class ModelRM(BaseRM):
 
     def _default_aggregation(self) -> str:
         return self.model.aggregation or self.model.family.aggregate
-
-
-def normalized(
-    score: float,
-    family: Family,
-    *,
-    higher_is_better: bool = True,
-    score_range: tuple[float, float] | None = None,
-) -> float:
-    """The score in [0, 1], higher is better: itself, a linear map of a finite range, or the sigmoid."""
-    low, high = score_range or family.score_range
-    if math.isfinite(low) and math.isfinite(high):
-        share = min(max((score - low) / (high - low), 0.0), 1.0)
-        return share if higher_is_better else 1.0 - share
-    return sigmoid(score if higher_is_better else -score)
 
 
 def each(values: Sequence[Any], function: Callable[[Any], Any], options: CallOptions) -> list[Any]:

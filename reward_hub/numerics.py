@@ -24,6 +24,15 @@ def sigmoid(x: float) -> float:
     return e / (1.0 + e)
 
 
+def in_unit_interval(score: float, score_range: tuple[float, float], *, higher_is_better: bool = True) -> float:
+    """The score in [0, 1], higher is better: a linear map of a finite range, or the sigmoid."""
+    low, high = score_range
+    if math.isfinite(low) and math.isfinite(high):
+        share = min(max((score - low) / (high - low), 0.0), 1.0)
+        return share if higher_is_better else 1.0 - share
+    return sigmoid(score if higher_is_better else -score)
+
+
 def sigmoids(x: Array) -> Array:
     """Elementwise sigmoid, without overflow, any shape."""
     e = np.exp(-np.abs(x))

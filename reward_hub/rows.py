@@ -6,10 +6,12 @@ What the columns mean is said here too: the columns of a conversation, of its st
 
 from __future__ import annotations
 
+import ast
 import csv
 import itertools
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +48,7 @@ class RowFormatError(ValueError):
 def read_rows(path: str) -> Iterator[Row]:
     """Read the rows of a file, whose format is known by its ending; `-` is JSONL from standard input.
 
-    JSONL, CSV and Parquet are read in constant memory; JSON is one list and read whole.
+    JSONL, CSV and Parquet are read in constant memory; JSON is one list, or one object a line, and read whole.
 
     Raises:
         RowFormatError: an unknown ending, or a file that cannot be read in its format at all.
@@ -78,7 +80,8 @@ def _read_jsonl(file: IO[bytes]) -> Iterator[Row]:
             record = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
         except UnicodeDecodeError as error:
             yield Row(number, None, f"not UTF-8 (byte {error.start + 1} of the line)")
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
+            # Not only JSONDecodeError: Python refuses whole numbers of thousands of digits.
             yield Row(number, None, f"not JSON: {error}")
         else:
             yield _row(number, record)
@@ -87,7 +90,13 @@ def _read_jsonl(file: IO[bytes]) -> Iterator[Row]:
 def _read_json(path: Path) -> Iterator[Row]:
     try:
         records = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            # Many data sets have one object a line under this ending.
+            yield from _read_jsonl_file(path)
+            return
+        raise RowFormatError(f"{path}: not JSON: {error}") from error
+    except (ValueError, RecursionError) as error:
         raise RowFormatError(f"{path}: not JSON: {error}") from error
     if not isinstance(records, list):
         raise RowFormatError(f"{path}: holds a {type(records).__name__}; a list of rows is read.")
@@ -126,13 +135,36 @@ def _csv_row(number: int, cells: dict[str | Any, str | Any]) -> Row:
         if not record.get(name):
             record.pop(name, None)
             continue
-        try:
-            record[name] = json.loads(record[name])
-        except (json.JSONDecodeError, RecursionError) as error:
-            return Row(number, None, f"column {name!r} is not JSON: {error}")
+        record[name] = decoded_cell(cell := record[name])
+        if isinstance(record[name], str):
+            return Row(number, None, f"column {name!r} is not JSON: {cell[:60]!r}")
     if record.get("id") == "":
         del record["id"]
     return Row(number, record)
+
+
+def decoded_cell(cell: str) -> Any:
+    """What a cell holds as JSON or, as often met, as Python writes it; else its text, where it is neither."""
+    with warnings.catch_warnings():
+        # A text may have escapes that Python does not know, as "\\d".
+        warnings.simplefilter("ignore", SyntaxWarning)
+        for decode in (json.loads, ast.literal_eval):
+            try:
+                return decode(cell)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+    return cell
+
+
+def messages_in_cells(record: dict[str, Any], *names: str) -> dict[str, Any]:
+    """A record of CSV with the cells of these columns decoded that hold lists of messages; others are text."""
+    found = dict(record)
+    for name in names:
+        cell = record.get(name)
+        value = decoded_cell(cell) if isinstance(cell, str) and cell.startswith("[{") else None
+        if isinstance(value, list) and all(isinstance(part, dict) and "role" in part for part in value):
+            found[name] = value
+    return found
 
 
 def _read_parquet(path: Path) -> Iterator[Row]:

@@ -95,6 +95,19 @@ def test_a_cost_turns_every_choice_around():
     assert details["normalized_score"] == pytest.approx(sigmoid(-0.4))
 
 
+@pytest.mark.parametrize(("cost", "expected"), [(False, 0.7), (True, 0.3)])
+def test_the_range_that_a_class_declares_decides_its_normalized_score(cost, expected):
+    class RatingRM(BaseRM):
+        score_range = (-1.0, 1.0)
+        higher_is_better = not cost
+
+        def score(self, messages):
+            return 0.4
+
+    [(_, details)] = RatingRM().score_batch([LONG], return_details=True)
+    assert details["normalized_score"] == pytest.approx(expected)
+
+
 def test_a_process_model_of_ones_own_aggregates():
     rm = StepRM()
     assert rm.score(prompt="Hi", response="a\n\nbbb") == 0.25

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+from golden_sets import GoldenSet
 
 import reward_hub
 from reward_hub import (
@@ -50,6 +51,8 @@ ORM = "builtin/arithmetic-orm"
         ({"truncation": "middle"}, "truncation='middle'"),
         ({"torch_dtype": "int8"}, "no floating-point type"),
         ({"max_length": 0}, "max_length=0"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"max_batch_tokens": -1}, "max_batch_tokens=-1"),
     ],
 )
 def test_an_option_without_meaning_is_a_type_error(options, words):
@@ -229,3 +232,13 @@ def copy(folder, changes):
             shutil.copy(path, folder / path.name)
     config = json.loads((source / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+
+@pytest.mark.parametrize(("slug", "warns"), [("deberta-rm", True), ("starling-7b", True), ("seqcls-qwen2", False)])
+def test_a_chat_template_that_the_family_does_not_render_is_warned_of(golden_models, caplog, slug, warns):
+    checkpoint = golden_models.checkpoint(GoldenSet(slug, "own"))
+    template = "{% for message in messages %}{{ message.content }}{% endfor %}"
+    with caplog.at_level(logging.WARNING, logger="reward_hub"):
+        AutoRM.load(checkpoint, load_method="transformers", chat_template=template)
+    told = [record.getMessage() for record in caplog.records if "chat_template= changes nothing" in record.getMessage()]
+    assert len(told) == warns

@@ -34,6 +34,7 @@ def test_jsonl_rows_carry_the_line_they_stand_on(tmp_path: Path) -> None:
         (b'"text"', "a JSON str"),
         (b'{"prompt": "\xff"}', "not UTF-8 (byte 13 of the line)"),
         (b"[" * 100_000, "not JSON"),
+        (b'{"prompt": ' + b"1" * 5000 + b"}", "not JSON"),
     ],
 )
 def test_a_bad_jsonl_line_costs_that_line_alone(tmp_path: Path, line: bytes, reason: str) -> None:
@@ -59,6 +60,13 @@ def test_json_is_a_list_of_rows(tmp_path: Path) -> None:
     assert bad.error == "a JSON int; a row is an object with columns as keys"
 
 
+def test_json_of_one_object_a_line_is_read_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.json", '{"prompt": "a"}\n{"prompt": "b"}\n{"prompt": torn\n')
+    rows = list(read_rows(path))
+    assert [row.record for row in rows] == [{"prompt": "a"}, {"prompt": "b"}, None]
+    assert rows[2].number == 3
+
+
 @pytest.mark.parametrize(("name", "text"), [("a.json", "{}"), ("a.json", "["), ("a.txt", "x"), ("a.parquet", "x")])
 def test_a_file_of_another_format_is_refused_as_a_whole(tmp_path: Path, name: str, text: str) -> None:
     with pytest.raises(RowFormatError, match=name):
@@ -71,6 +79,11 @@ def test_csv_cells_may_span_lines_and_hold_json(tmp_path: Path) -> None:
     assert (first.id, first.record) == (2, {"prompt": "one\ntwo", "responses": ["a", "b"]})
     # A prompt in CSV is text, whatever it looks like.
     assert (last.id, last.number, last.record) == ("last", 4, {"id": "last", "prompt": "[1]", "responses": []})
+
+
+def test_csv_cells_may_hold_lists_as_python_writes_them(tmp_path: Path) -> None:
+    (row,) = read_rows(write(tmp_path, "a.csv", 'prompt,steps\nx,"[\'a\', \'it is\']"\n'))
+    assert row.record == {"prompt": "x", "steps": ["a", "it is"]}
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 
 _N_REPORTED = 20  # bad rows named on stderr; the out file has them all
 _N_DEAD = 16  # so many rows in a row failed by the engine: it is gone, and the rows are not to blame
-_ENGINE_ERRORS = ("BackendError", "BudgetExceededError", "ServerError", "ServerTimeoutError", "UnsupportedError")
+_ENGINE_ERRORS = (
+    "BackendError",
+    "BudgetExceededError",
+    "CheckpointError",  # as of a checkpoint without the chat template that its family renders
+    "ServerError",
+    "ServerTimeoutError",
+    "UnsupportedError",
+)
 
 
 @dataclass(frozen=True)

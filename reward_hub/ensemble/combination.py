@@ -14,10 +14,10 @@ import numpy as np
 
 from reward_hub.base import CallOptions, Result, joined_details
 from reward_hub.ensemble.members import Member
-from reward_hub.ensemble.normalization import Statistics, in_unit_interval, normalized
+from reward_hub.ensemble.normalization import Statistics, normalized
 from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.errors import BackendError, RewardHubError
-from reward_hub.numerics import aggregate, sigmoid
+from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
 from reward_hub.types import Conversation, Kind, ScoreDetails
 
 T = TypeVar("T")
@@ -132,7 +132,7 @@ class Combination:
         evenly around a half. So the answer for (b, a) is one minus the answer for (a, b) under every reduction, and
         for the mean it is the mean of the probabilities.
         """
-        details, failed = self._present(lambda member: required(results[member.place]))
+        details, failed = self._present(lambda member: _finite_details(member, results[member.place]))
         first = np.array([found.score for found in details.values()])
         both = np.stack([first, 1.0 - first], axis=1)
         if self.reduction.name == "vote":
@@ -156,7 +156,7 @@ class Combination:
         return replace(summary, scores=scores)
 
     def _scores_of(self, member: Member, result: Result, n_responses: int) -> ScoreDetails:
-        details = required(result)
+        details = _finite_details(member, result)
         if len(details.scores or ()) != n_responses:
             raise BackendError(f"{member.name} gave {len(details.scores or ())} scores for {n_responses} responses.")
         return details
@@ -247,6 +247,15 @@ def raw_values(member: Member, conversation: Conversation, result: Result, *, by
     if not np.isfinite(values).all():
         raise BackendError(f"{member.name} gave {list(scores)}: not all of it is finite.")
     return values
+
+
+def _finite_details(member: Member, result: Result) -> ScoreDetails:
+    """The details of a member that compares: a vote or a median would pass over what is not finite in silence."""
+    details = required(result)
+    found = [details.score, *(details.scores or ())]
+    if not np.isfinite(found).all():
+        raise BackendError(f"{member.name} gave {found}: not all of it is finite.")
+    return details
 
 
 def joined_responses(parts: Sequence[ScoreDetails]) -> ScoreDetails:

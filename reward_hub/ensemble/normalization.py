@@ -77,12 +77,22 @@ class Statistics:
         """Refuse a normalisation that divides by a spread which is not there.
 
         Raises:
-            BackendError: every score is the same.
+            BackendError: every score is the same, or their spread is no number above 0 in floating point.
         """
-        if how in ("zscore", "minmax") and self.low == self.high:
+        if how not in ("zscore", "minmax"):
+            return
+        if self.low == self.high:
             raise BackendError(
                 f"{name} gave {self.low:g} for all {self.scores.size} of what was fitted: {how} needs scores that "
                 "differ. Fit on other conversations, or leave this member out."
+            )
+        with np.errstate(over="ignore"):
+            spread = self.std if how == "zscore" else float(self.scores[-1] - self.scores[0])
+        # Of scores beyond 1e154 the squares overflow, and all z-scores would be 0.
+        if not (math.isfinite(spread) and spread > 0):
+            raise BackendError(
+                f"{name} gave scores from {self.low:g} to {self.high:g}, whose spread comes out as {spread:g}: {how} "
+                "cannot be computed. Use normalize='rank'."
             )
 
 
@@ -106,14 +116,6 @@ def normalized(values: Floats, how: str | None, statistics: Statistics | None) -
     if how == "minmax":
         return (values - statistics.low) / (statistics.high - statistics.low)
     return statistics.ranks_of(values)
-
-
-def in_unit_interval(score: float, score_range: tuple[float, float]) -> float:
-    """A score in [0, 1]: a linear map of a finite range, else the sigmoid."""
-    low, high = score_range
-    if math.isfinite(low) and math.isfinite(high):
-        return min(max((score - low) / (high - low), 0.0), 1.0)
-    return float(normalized(np.array([score]), "sigmoid", None)[0])
 
 
 class _MemberOnDisk(pydantic.BaseModel):

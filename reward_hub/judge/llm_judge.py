@@ -46,7 +46,7 @@ MAX_RETRIES = 4
 REFERENCE = "reference"
 """The key of a message that holds a reference answer."""
 
-_KINDS: Mapping[Mode, Kind] = {
+KINDS: Mapping[Mode, Kind] = {
     "pointwise": "outcome",
     "pairwise": "pairwise",
     "listwise": "pairwise",
@@ -137,7 +137,7 @@ class LLMJudge(BaseRM):
         self.name = model
         self.form = form_of(model, rubric, mode, form, use_logprobs)
         self.family = self.form.name
-        self.kind = _KINDS[self.form.mode]
+        self.kind = KINDS[self.form.mode]
         self._plan = Plan(
             temperature=self.form.temperature if temperature is None else float(temperature),
             max_tokens=self.form.max_tokens if max_tokens is None else max_tokens,

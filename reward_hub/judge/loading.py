@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from reward_hub.errors import UnsupportedError, missing_dependency
+from reward_hub.errors import UnknownModelError, UnsupportedError, missing_dependency
 from reward_hub.judge.published import form_named, form_of_checkpoint, names
 
 if TYPE_CHECKING:
@@ -35,19 +35,47 @@ _VLLM_NAMES = {
     "token": "hf_token",
 }
 _ENDPOINT = ("api_key", "timeout_s", "max_retries")
+# Arguments of `LLMJudge` that are said otherwise here.
+_SAID_OTHERWISE = {
+    "rubric": "Give options={'rubric': ...}, where the form has one.",
+    "use_logprobs": "Give options={'use_logprobs': ...}, where the form has it.",
+    "mode": "family= names the form (`reward-hub families`), and with it the mode.",
+    "form": "family= names the form (`reward-hub families`).",
+    "engine_options": "Give the engine's options by their names.",
+}
 
 
 def form_name_of(model: str, family: str | None, checkpoint: object, dialect: str | None) -> str | None:
     """The published form that `AutoRM.load`'s arguments mean; None where they mean no judge.
 
     A `dialect` says that the server scores, whatever model it serves.
+
+    Raises:
+        UnknownModelError: there is no such `family`, and a judge has the most similar name.
     """
     if dialect is not None:
         return None
     if family is not None:
+        _check_spelling(family)
         return family if family in names() else None
-    form = form_of_checkpoint(model) or (None if checkpoint is None else form_of_checkpoint(str(checkpoint)))
+    form = form_of_checkpoint(model if checkpoint is None else str(checkpoint))
     return None if form is None else form.name
+
+
+def _check_spelling(family: str) -> None:
+    """Whoever misspells a judge is told of judges, not of the other families."""
+    from reward_hub import registry
+
+    if family in names():
+        return
+    try:
+        registry.family_named(family)
+    except UnknownModelError as error:
+        near = registry.nearest(family, [*names(), *(other.name for other in registry.families())])
+        if near and near[0] in names():
+            raise UnknownModelError(
+                f"There is no family {family!r}. Did you mean {' or '.join(near)}?", near=near
+            ) from error
 
 
 def load_judge(
@@ -96,6 +124,28 @@ def load_judge(
     return judge
 
 
+def describe_load(model: str, form_name: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What `AutoRM.inspect` says of a judge: its form alone, since its files are not looked at."""
+    from reward_hub.judge.llm_judge import KINDS
+
+    form = form_named(form_name, options)
+    published = form_of_checkpoint(model)
+    why = "the published id" if published is not None and published.name == form_name else f"family={form_name!r}"
+    return {
+        "model": model,
+        "revision": None,
+        "family": form.name,
+        "kind": KINDS[form.mode],
+        "why": why,
+        "source": form.source,
+        "head": {},
+        "read": f"the verdict in its reply ({form.mode} judge)",
+        "template": None,
+        "backends": ["vllm", "api"],
+        **dict.fromkeys(("max_length", "dtype", "parameters", "memory_bytes")),
+    }
+
+
 def _with_version(api_base: str) -> str:
     """A bare host gets the /v1 that OpenAI-compatible servers answer under."""
     bare = urlsplit(api_base).path in ("", "/")
@@ -123,8 +173,8 @@ def _check_names(options: Mapping[str, Any], known: frozenset[str], where: str) 
     for name in options:
         if name not in known:
             near = nearest(name, sorted(known))
-            hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(sorted(known))}."
-            raise TypeError(f"{where} has no option {name!r}.{hint}")
+            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
+            raise TypeError(f"{where} has no option {name!r}. {_SAID_OTHERWISE.get(name, hint)}")
 
 
 def _refuse(given: Mapping[str, Any], where: str) -> None:

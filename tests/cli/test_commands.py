@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reward_hub import AutoRM
+from reward_hub import AutoRM, builtin
 from reward_hub.judge import published
 
 Call = Callable[..., Any]
@@ -45,6 +46,19 @@ def test_score_writes_what_the_library_gives(reward_hub: Call, orm: str, tmp_pat
     assert [(row["id"], row["score"], row["details"]) for row in rows_in(out)] == [
         (i, score, details) for i, (score, details) in enumerate(expected, start=1)
     ]
+
+
+def test_a_checkpoint_without_the_template_it_needs_ends_the_run(reward_hub: Call, orm: str, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(builtin.path(orm.removeprefix("builtin/")), bare)
+    (bare / "tokenizer_config.json").write_text("{}")
+    (bare / "chat_template.jinja").unlink(missing_ok=True)
+    source = write(tmp_path / "rows.jsonl", PAIRS)
+    ended = reward_hub("score", source, "--model", str(bare), "--out", str(tmp_path / "scores.jsonl"))
+    assert ended.code == 1
+    assert "has no chat template" in ended.err
+    assert "every row failed" in ended.err
+    assert rows_in(tmp_path / "scores.jsonl") == []
 
 
 def test_steps_writes_what_the_library_gives(reward_hub: Call, prm: str, tmp_path: Path) -> None:
