@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from numbers import Real
 from typing import Any, TypeVar
 
 from reward_hub.errors import JudgeParseError, UnknownModelError
@@ -20,9 +21,9 @@ from reward_hub.numerics import sigmoid
 
 T = TypeVar("T")
 
-# What may stand between a mark and its verdict: white space, markdown, brackets, quotes, a spaced dash, LaTeX. Every
-# run is bounded, so that a reply that repeats itself to its end is still read in linear time.
-_DECORATION = r"[\s*_`#:=\"'“”‘’()\[\]{}<|\\$]|[-–—](?=\s)"
+# What may stand between a mark and its verdict: white space, markdown, brackets, quotes, spaced dashes, arrows, LaTeX.
+# Every run is bounded, so that a reply that repeats itself to its end is still read in linear time.
+_DECORATION = r"[\s*_`#:=\"'“”‘’()\[\]{}【】〔〕<|\\$→]|[-–—](?=\s)|[-=]>"
 _CLOSING = r"[ \t*_`\"'“”‘’)\]}>$]{0,20}"
 _BEFORE_NUMBER = rf"(?:{_DECORATION}|\b(?:the|final|overall|score|result|rating|grade|is|of|boxed)\b){{0,60}}"
 _BEFORE_LETTER = (
@@ -30,22 +31,37 @@ _BEFORE_LETTER = (
     r"output|candidate|is|boxed|text)\b){0,60}"
 )
 _NUMBER = re.compile(rf"{_BEFORE_NUMBER}(?P<number>[-−+]?\d+(?:[.,]\d+)?)", re.IGNORECASE)
-_BARE_NUMBER = re.compile(r"[\s*_`\"'(\[{]{0,20}(?P<number>[-−+]?\d+(?:[.,]\d+)?)(?!\s*:)")
-_SCALE = re.compile(rf"{_CLOSING}(?:/|(?:out\s+)?of\b)\s*(?P<top>\d+(?:\.\d+)?|five\b)", re.IGNORECASE)
-# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+" are no score of 4.
-_MORE_THAN_A_NUMBER = re.compile(
-    rf"[^\W_]|[%+^]|{_CLOSING}(?:[-–—~/&:,]|to\b|or\b|and\b)\s*[(\[]?\d|[ \t]+\d", re.IGNORECASE
-)
-_LETTER = re.compile(rf"{_BEFORE_LETTER}(?P<letter>[A-Za-z])(?![^\W_]|['’]\w)", re.IGNORECASE)
-# "A and B", "A or B", "A/B" are no choice; nor are "A tie", "A is not better", "A is worse".
-_MORE_THAN_A_LETTER = re.compile(
-    rf"{_CLOSING}(?:and|or|vs\.?|versus|[,/&|=≈~<>+]+){_BEFORE_LETTER}[AB]\b"
-    r"|[ \t]+[AB]\b|\s+(?:tie|draw)\b"
-    r"|\s+(?:(?:is|was|does|did|has)\s*)?(?:n['’]t|not\b|no\b|never\b|worse\b|weaker\b|inferior\b|loses\b|lost\b|fails\b)",
+# A mere mention counts where the reply ends with it: "so the score of 3", but not "a score of 5 would need proofs".
+_TO_THE_END = r"[\s*_`\"'”’)\]}】〕.!。]{0,20}\Z"
+_LAST_NUMBER = re.compile(
+    r"[\s*_`\"'(\[{]{0,20}(?P<number>[-−+]?\d+(?:[.,]\d+)?)"
+    rf"(?=(?:\s{{0,5}}[(\[]?(?:/|out\s+of)\s{{0,5}}\d+)?{_TO_THE_END})",
     re.IGNORECASE,
 )
-# A small "a" before a word is an article.
-_ARTICLE = re.compile(r"[ \t]+\w")
+# "4/5", "4 (out of 5)", "4 stars out of 10", "4 on a scale of 1 to 10".
+_SCALE = re.compile(
+    rf"{_CLOSING}(?:(?:points?|stars?)\s+)?[(\[]?(?:/|(?:out\s+)?of\b(?:\s+a\s+possible\b)?"
+    r"|on\s+a\s+(?:scale\s+(?:of|from)\s+)?\d+\s*(?:-|–|to\b))\s*(?P<top>\d+(?:\.\d+)?|five\b)",
+    re.IGNORECASE,
+)
+# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+" are no score of 4, nor is "½" one of 1.
+_MORE_THAN_A_NUMBER = re.compile(
+    rf"[^\W_]|[%+^⁄]|{_CLOSING}(?:[-–—~/&:,]|to\b|or\b|and\b)\s*[(\[]?\d|[ \t]+\d", re.IGNORECASE
+)
+# "A or B" and "A/B" name what there is to choose from; a small "a" before a word is an article.
+_LETTER = re.compile(
+    rf"{_BEFORE_LETTER}(?!(?-i:a)[ \t]+\w)(?P<letter>[A-Za-z])(?!_{{0,2}}[^\W_]|['’]\w)"
+    rf"(?!{_CLOSING}(?:/|\bor\b){_BEFORE_LETTER}[AB]\b)",
+    re.IGNORECASE,
+)
+_LAST_LETTER = re.compile(rf"{_LETTER.pattern}(?={_TO_THE_END})", re.IGNORECASE)
+# "A and B", "A = B" are no choice; nor are "A tie", "A is not better", "A is worse". "A > B" is one, of A.
+_MORE_THAN_A_LETTER = re.compile(
+    rf"{_CLOSING}(?:and|vs\.?|versus|[,&|=≈~<+]+){_BEFORE_LETTER}[AB]\b"
+    r"|[ \t]+[AB]\b|\s+(?:tie|draw)\b"
+    r"|\s+(?:(?:is|was|does|did|has)\s*)?(?:n['’]t|not\b|worse\b|weaker\b|inferior\b|loses\b|lost\b|fails\b)",
+    re.IGNORECASE,
+)
 
 _RESULT = re.compile(r"[\[【〔][\s*_]{0,10}(?:final\s)?(?:result|score)\b", re.IGNORECASE)
 _SCORE_COLON = re.compile(r"\b(?:score|result)\b[\s*_`\"']{0,20}[:=]", re.IGNORECASE)
@@ -59,14 +75,17 @@ _CHOICE = re.compile(r"\bchoice\b[\s*_`\"'“”]{0,20}[:=]", re.IGNORECASE)
 _YES_NO = re.compile(
     rf"(?:{_DECORATION}){{0,60}}(?P<word>yes|no)(?![^\W_])(?!\s{{0,5}}(?:/|or\b|and\b))", re.IGNORECASE
 )
+# The prompt of GenPRM ends in "\boxed", so that a reply may begin with the braces.
 _BOX = re.compile(
-    r"boxed\s{0,5}\{\s{0,5}(?:\\(?:text|textbf|mathrm|mathbf)\{)?[ *_]{0,5}(?P<word>[a-z]{1,20})[*_.\s]{0,10}\}",
+    r"(?:\A\s{0,5}|box(?:ed)?\s{0,5})\{\s{0,5}(?:\\[a-z]{2,12}\s{0,5}\{)?[ *_\"'`]{0,5}(?P<word>[a-z]{1,20})"
+    r"[*_\"'`.\s]{0,10}\}",
     re.IGNORECASE,
 )
 _IS_CORRECT = re.compile(r"is\s+the\s+solution\s+correct\s{0,5}\?", re.IGNORECASE)
 _STEP_OR_BOX = re.compile(rf"(?:^|\n)[ \t*_#>-]{{0,20}}step\s{{1,5}}(?P<step>\d+)\b|{_BOX.pattern}", re.IGNORECASE)
-_INVISIBLE = re.compile("[\u200b-\u200d\u2060\ufeff]")
-_THINK_TAG = re.compile(r"<(?P<end>/?)think(?:ing)?>", re.IGNORECASE)
+# Characters without a width, and marks of the direction of writing.
+_INVISIBLE = re.compile("[\u00ad\u200b-\u200f\u2060\ufe0e\ufe0f\ufeff]")
+_THINK_TAG = re.compile(r"<(?P<end>/?)(?:seed:)?think(?:ing)?>", re.IGNORECASE)
 
 
 class _NotAVerdictError(ValueError):
@@ -91,7 +110,7 @@ def parse_verdict(family: str, text: str, *, token_logprobs: Mapping[str, Any] |
     Raises:
         JudgeParseError: there is no verdict, or two that differ; `.text` is the reply.
         UnknownModelError: no such family.
-        TypeError: `token_logprobs` for a family whose verdict is no probability, or of another form.
+        TypeError: `token_logprobs` for a family whose verdict is no probability, or of another form; no text.
     """
     parser = _PARSERS.get(family)
     if parser is None:
@@ -99,6 +118,8 @@ def parse_verdict(family: str, text: str, *, token_logprobs: Mapping[str, Any] |
             f"There is no verdict parser {family!r}. Known: {', '.join(sorted(_PARSERS))}.",
             near=get_close_matches(family, _PARSERS, n=3, cutoff=0.4),
         )
+    if not isinstance(text, str):
+        raise TypeError(f"text is {type(text).__name__}; the judge's reply is needed.")
     try:
         verdict = parser(_INVISIBLE.sub("", unicodedata.normalize("NFKC", text)))
         if token_logprobs is None:
@@ -142,15 +163,26 @@ def yes_probability(yes: float | None, no: float | None, others: Sequence[float]
 
 
 def _probability(said: float, token_logprobs: Mapping[str, Any]) -> float:
-    unknown = sorted(set(token_logprobs) - {"Yes", "No", "others"})
+    if not isinstance(token_logprobs, Mapping):
+        raise TypeError(f"token_logprobs is {type(token_logprobs).__name__}; {{'Yes': ..., 'No': ...}} is needed.")
+    unknown = sorted(set(map(str, token_logprobs)) - {"Yes", "No", "others"})
     if unknown:
         raise TypeError(f"token_logprobs has {', '.join(map(repr, unknown))}; known: 'Yes', 'No', 'others'.")
-    yes, no = token_logprobs.get("Yes"), token_logprobs.get("No")
-    others = list(token_logprobs.get("others") or ())
-    if any(math.isnan(value) or value == math.inf for value in (yes, no, *others) if value is not None):
-        raise TypeError(f"token_logprobs={dict(token_logprobs)!r}: log-probabilities are needed.")
-    probability = yes_probability(yes, no, others)
+    yes, no, others = token_logprobs.get("Yes"), token_logprobs.get("No"), token_logprobs.get("others")
+    listed = others is None or (isinstance(others, Iterable) and not isinstance(others, (str, Mapping)))
+    rest = list(others) if listed and others is not None else []
+    if not listed or not all(map(_is_logprob, (yes, no, *rest))):
+        raise TypeError(
+            f"token_logprobs={dict(token_logprobs)!r}: 'Yes' and 'No' are log-probabilities (0 at most) or None, "
+            "'others' is a list of them."
+        )
+    probability = yes_probability(yes, no, [value for value in rest if value is not None])
     return said if probability is None else probability
+
+
+def _is_logprob(value: Any) -> bool:
+    """Rounding may carry one over 0 by a little."""
+    return value is None or (not isinstance(value, bool) and isinstance(value, Real) and value <= 1e-3)
 
 
 def _without_thinking(text: str) -> str:
@@ -180,11 +212,11 @@ def _agreed(verdicts: Sequence[T]) -> T:
 def _behind(
     marks: Sequence[tuple[re.Pattern[str], re.Pattern[str]]], text: str, value: Callable[[re.Match[str]], T]
 ) -> T:
-    """The verdict behind the marks of the first kind that stands in the text; a mark that nothing follows is talk."""
+    """The verdict behind the marks of the first kind that one follows; a mark that none follows is talk."""
     for mark, what in marks:
-        found = [what.match(text, place.end()) for place in mark.finditer(text)]
+        found = [match for place in mark.finditer(text) if (match := what.match(text, place.end())) is not None]
         if found:
-            return _agreed([value(match) for match in found if match is not None])
+            return _agreed([value(match) for match in found])
     raise _NotAVerdictError("holds no verdict")
 
 
@@ -210,20 +242,19 @@ def _a_or_b(match: re.Match[str]) -> str:
     letter, end = match["letter"], match.end()
     if letter.upper() not in ("A", "B"):
         raise _NotAVerdictError(f"chooses {letter}, which is neither A nor B")
-    more = _MORE_THAN_A_LETTER.match(match.string, end) or (letter == "a" and _ARTICLE.match(match.string, end))
-    if more:
+    if _MORE_THAN_A_LETTER.match(match.string, end) is not None:
         raise _NotAVerdictError(f"says {match.string[end - 1 : end + 20]!r}, which chooses neither A nor B")
     return letter.upper()
 
 
 def _prometheus_absolute(text: str) -> int:
-    marks = ((_RESULT, _NUMBER), (_SCORE_COLON, _NUMBER), (_SCORE_OF, _BARE_NUMBER))
+    marks = ((_RESULT, _NUMBER), (_SCORE_COLON, _NUMBER), (_SCORE_OF, _LAST_NUMBER))
     return _behind(marks, _without_thinking(text), _whole_score)
 
 
 def _prometheus_relative(text: str) -> str:
     return _behind(
-        ((_RESULT, _LETTER), (_RESULT_LINE, _LETTER), (_RESPONSE, _LETTER)), _without_thinking(text), _a_or_b
+        ((_RESULT, _LETTER), (_RESULT_LINE, _LETTER), (_RESPONSE, _LAST_LETTER)), _without_thinking(text), _a_or_b
     )
 
 

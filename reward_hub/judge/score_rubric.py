@@ -55,6 +55,8 @@ def criterion_of(rubric: str | Rubric | Mapping[str, Any]) -> str:
     """`[criterion]` alone, for judges that compare."""
     if isinstance(rubric, str):
         first = rubric.strip().split("\n")[0].strip()
+        if not first:
+            raise ValueError("The rubric is empty; a criterion is needed.")
         return first if first.startswith("[") else f"[{first}]"
     return f"[{_parts(rubric)[0]}]"
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -220,7 +221,40 @@ OTHERS = [
     ("genprm", "$\\boxed{\\text{Yes}}$", 1.0),
     ("genprm", "so \\boxed{4}, **Judgement**: $\\boxed{ no. }$", 0.0),
     ("genprm", "\\boxed{Yes} \\boxed{No}", None),
-    ("genprm", "{Yes}", None),
+    ("genprm", "{Yes}$\n", 1.0),
+    ("genprm", "a set {Yes}", None),
+    *(("genprm", f"\\boxed{{\\{command}{{No}}}}", 0.0) for command in ("textit", "texttt", "mathsf", "textrm", "mbox")),
+    ("genprm", "\\boxed{Yes or No}", None),
+    # Words about the choice are no second verdict.
+    ("selene-atla", 'I write "**Result:** <A or B>".\n\n**Result:** B', "B"),
+    ("compass-judger", 'Choice: a close call.\n{"Choice": "[Model A or Model B]"}\n{"Choice": "Model B"}', "B"),
+    ("selene-atla", "**Result:** A > B", "A"),
+    ("selene-atla", "**Result:** A < B", None),
+    ("selene-atla", "**Result:** A has no errors", "A"),
+    ("selene-atla", "**Result:** B is never wrong", "B"),
+    ("selene-atla", "**Result:** A_B", None),
+    ("prometheus-relative", "(feedback) [RESULT] (A or B). [RESULT] A", "A"),
+    ("prometheus-relative", "[RESULT] -> A", "A"),
+    ("prometheus-relative", "【RESULT】A", "A"),
+    # The scale may stand behind words and brackets.
+    *(("prometheus-absolute", f"[RESULT] 4 {scale}", 4) for scale in ("(out of 5)", "points of 5", "(a scale of 1-5)")),
+    *(
+        ("prometheus-absolute", f"[RESULT] 4 {scale}", None)
+        for scale in ("(out of 10)", "stars out of 10", "on a scale of 1 to 10", "[/7]", "out of a possible 20")
+    ),
+    ("prometheus-absolute", "[RESULT] ½", None),
+    ("prometheus-absolute", "[RESULT]\u200e => 4\u00ad", 4),
+    ("bracket-verdict", "<seed:think>[[B]]</seed:think>[[A]]", "A"),
+    # A mere mention is a verdict at the end of the reply alone.
+    ("prometheus-absolute", "A score of 5 would be too much, so a score of **4**.", 4),
+    ("prometheus-absolute", "[RESULT] The response deserves a score of 4 (out of 5)", 4),
+    ("prometheus-absolute", "A score of 5 would need examples. I cannot decide.", None),
+    ("prometheus-absolute", "As a result 2 of the facts are wrong.", None),
+    ("prometheus-absolute", "Both teams score 3 goals in the story.", None),
+    ("prometheus-absolute", "[RESULT] none. A score of 4 would need more.", None),
+    ("prometheus-relative", "The better one is [Response B].", "B"),
+    ("prometheus-relative", "[Response A] is too short to tell.", None),
+    ("prometheus-relative", "[RESULT] neither; [Response A] is weak", None),
     ("thinkprm", "Step 1 is fine.</think>\nIs the solution correct? **Yes**", 1.0),
     ("thinkprm", "Is the solution correct? Yes or no?", None),
     (
@@ -340,6 +374,9 @@ def test_any_text_gives_a_verdict_of_the_family_or_an_error(family: str, text: s
         ("\\boxed{No}", {"Yes": -math.inf, "No": -0.1, "others": []}, 0.0),
         ("\\boxed{Yes}", {"Yes": -0.1, "No": None, "others": []}, 1.0),
         ("\\boxed{No}", {"Yes": None, "No": None, "others": [-1.0]}, 0.0),
+        ("\\boxed{Yes}", {}, 1.0),
+        ("\\boxed{Yes}", {"Yes": np.float32(0.0), "No": None, "others": np.array([-4.0])}, 1 / (1 + math.exp(-4.0))),
+        ("\\boxed{Yes}", {"Yes": -0.1, "No": None, "others": [-4.0, None]}, 1 / (1 + math.exp(-3.9))),
     ],
 )
 def test_the_probability_is_that_of_yes_among_yes_and_no(
@@ -353,12 +390,21 @@ def test_the_probability_is_that_of_yes_among_yes_and_no(
     [
         ("genprm", {"yes": -0.1}),
         ("genprm", {"Yes": math.nan, "No": -1.0}),
+        ("genprm", {"Yes": 0.9, "No": 0.1}),
+        ("genprm", {"Yes": "-0.1", "No": -1.0}),
+        ("genprm", {"Yes": -0.1, "No": None, "others": -6.0}),
+        ("genprm", [-0.1, -1.0]),
         ("bracket-verdict", {"Yes": -0.1, "No": -2.0}),
     ],
 )
-def test_log_probabilities_that_mean_nothing_are_a_type_error(family: str, logprobs: dict[str, Any]) -> None:
+def test_log_probabilities_that_mean_nothing_are_a_type_error(family: str, logprobs: Any) -> None:
     with pytest.raises(TypeError, match="token_logprobs"):
         parse_verdict(family, "[[A]] \\boxed{Yes}", token_logprobs=logprobs)
+
+
+def test_a_reply_that_is_no_text_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="text is NoneType"):
+        parse_verdict("prometheus-absolute", None)  # type: ignore[arg-type]
 
 
 def test_an_unknown_family_names_the_known() -> None:

@@ -637,8 +637,18 @@ def test_family_says_another_form_and_checkpoint_what_is_served(endpoint: Any) -
     server = endpoint(says("[RESULT] A"))
     with AutoRM.load(PROMETHEUS, "api", family="prometheus-relative", api_base=server.api_base) as rm:
         assert rm.compare(prompt="What is 2+2?", a="4", b="5") == 0.5
-    with AutoRM.load("served-name", "openai", checkpoint="GenPRM/GenPRM-7B", api_base=server.api_base) as rm:
-        assert (rm.family, rm.kind) == ("genprm", "process")
+    for served in ("served-name", PROMETHEUS):
+        with AutoRM.load(served, "openai", checkpoint="GenPRM/GenPRM-7B", api_base=server.api_base) as rm:
+            assert (rm.family, rm.kind) == ("genprm", "process")
+
+
+@pytest.mark.parametrize("family", ["prometheus", "Prometheus-Absolute", "prometheus_absolute"])
+def test_a_misspelled_judge_is_told_of_judges_before_anything_is_asked(family: str) -> None:
+    with pytest.raises(UnknownModelError, match="prometheus-absolute") as caught:
+        AutoRM.load("served", family=family, api_base="http://127.0.0.1:9/v1")
+    assert "prometheus-absolute" in caught.value.near
+    with pytest.raises(UnknownModelError, match=r"Known: .*sequence-classifier"):
+        AutoRM.load("served", family="sequence-classifer")
 
 
 @pytest.mark.parametrize(
@@ -652,7 +662,15 @@ def test_family_says_another_form_and_checkpoint_what_is_served(endpoint: Any) -
         ({"api_base": "http://h/v1", "token": "hf_x"}, TypeError, r"token=\.\.\. has no meaning"),
         ({"api_base": "http://h/v1", "truncation": "left"}, TypeError, "truncation='left' has no meaning"),
         ({"api_base": "http://h/v1", "n_sampels": 3}, TypeError, "Did you mean 'n_samples'"),
-        ({"api_base": "http://h/v1", "rubric": "x"}, TypeError, "no option 'rubric'"),
+        ({"api_base": "http://h/v1", "rubric": "x"}, TypeError, r"no option 'rubric'\. Give options="),
+        ({"api_base": "http://h/v1", "mode": "pairwise"}, TypeError, r"no option 'mode'\. family= names the form"),
+        ({"api_base": "http://h/v1", "options": {"rubric": 5}}, TypeError, "rubric=5 is int; str or Rubric or Mapping"),
+        ({"family": "prometheus-relative", "api_base": "http://h/v1", "options": {"rubric": ""}}, ValueError, "empty"),
+        (
+            {"family": "thinkprm", "api_base": "http://h/v1", "options": {"begin_reply": "no"}},
+            TypeError,
+            "bool is needed",
+        ),
         ({"api_base": "http://h/v1", "aggregation": "mean"}, TypeError, "aggregation"),
         ({"api_base": "http://h/v1", "options": {"x": 1}}, TypeError, "no option 'x'"),
         ({"api_base": "http://h/v1", "options": {"rubric": "x"}}, ValueError, "does not describe score"),
@@ -661,3 +679,9 @@ def test_family_says_another_form_and_checkpoint_what_is_served(endpoint: Any) -
 def test_what_means_nothing_to_a_judge_is_refused(arguments: dict[str, Any], error: type[Exception], said: str) -> None:
     with pytest.raises(error, match=said):
         AutoRM.load(PROMETHEUS, **arguments)
+
+
+def test_inspect_says_what_a_published_judge_is_without_looking_at_its_files() -> None:
+    found = AutoRM.inspect(PROMETHEUS)
+    assert (found["family"], found["kind"], found["backends"]) == ("prometheus-absolute", "outcome", ["vllm", "api"])
+    assert AutoRM.inspect("./fine-tune", family="thinkprm")["kind"] == "process"

@@ -12,7 +12,7 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from reward_hub.errors import RegistryError, UnknownModelError
 from reward_hub.judge.form import JudgeForm
@@ -49,7 +49,7 @@ def form_named(name: str, options: Mapping[str, Any] | None = None) -> JudgeForm
 
     Raises:
         UnknownModelError: there is none; `.near` holds similar names.
-        TypeError: an option that it does not have.
+        TypeError: an option that it does not have, or of another type.
         ValueError: an option whose value it cannot use.
     """
     maker = _makers().get(name)
@@ -62,6 +62,12 @@ def form_named(name: str, options: Mapping[str, Any] | None = None) -> JudgeForm
     known = sorted(options_of(name))
     if unknown := sorted(set(given) - set(known)):
         raise TypeError(f"{name} has no option {', '.join(map(repr, unknown))}. Known: {', '.join(known) or 'none'}.")
+    types = get_type_hints(maker)
+    for option, value in given.items():
+        allowed = tuple(get_origin(one) or one for one in get_args(types[option]) or (types[option],))
+        if not isinstance(value, allowed):
+            wanted = " or ".join(one.__name__ for one in allowed)
+            raise TypeError(f"{name}: {option}={value!r} is {type(value).__name__}; {wanted} is needed.")
     return maker(**given)
 
 

@@ -23,6 +23,7 @@ SOURCE = "https://arxiv.org/abs/2405.01535"
 CHECKPOINTS = (
     Checkpoint("prometheus-eval/prometheus-7b-v2.0", license="apache-2.0"),
     Checkpoint("prometheus-eval/prometheus-8x7b-v2.0", license="apache-2.0"),
+    Checkpoint("prometheus-eval/prometheus-bgb-8x7b-v2.0", license="see its card"),
 )
 ABSOLUTE, RELATIVE = "prometheus-absolute", "prometheus-relative"
 

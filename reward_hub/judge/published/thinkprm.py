@@ -9,7 +9,8 @@ Two requests a step.
 with the first wrong step, and those behind it are 0.0: a solution that holds an error stays wrong.
 Departs from it: all spellings of yes and no among the returned alternatives count (the authors compare the
 continuations "yes" and "no"), and one that is not among them is replaced by the smallest. A chain that goes on to
-verify steps that do not exist is cut there, where the authors stop it. Decoding is greedy, as on the model card; the
+verify steps that do not exist is cut there, where the authors stop it. "Step 3:" is taken from the beginning of a step
+alone; the authors take it out wherever it stands. Decoding is greedy, as on the model card; the
 experiments sample at 0.7 and take the mean of several chains.
 """
 
