@@ -166,9 +166,8 @@ def load_calibration(path: str | Path, rm: BaseRM) -> CalibratedRM:
         CheckpointError: the file is no calibration, or that of another model or of other settings.
         OSError: it cannot be read.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        fields = json.loads(text)
+        fields = json.loads(Path(path).read_text(encoding="utf-8"))
         if fields["format"] != FORMAT:
             raise ValueError(f"format {fields['format']!r}, and {FORMAT} is read")
         calibration = Calibration(map_from_dict(fields["map"]), CalibrationReport(**fields["report"]))
@@ -192,7 +191,8 @@ def _margin(result: Result, higher_is_better: bool) -> float:
     """
     if isinstance(result, Exception):
         raise result
-    if result.scores is not None and len(result.scores) == 2:
+    # Of a calibrated model the probability is another one, also where both are as good as 1.
+    if result.scores is not None and len(result.scores) == 2 and not result.extra.get("calibrated"):
         margin = result.scores[0] - result.scores[1] if higher_is_better else result.scores[1] - result.scores[0]
         if abs(sigmoid(margin) - result.score) < 1e-6:
             return margin

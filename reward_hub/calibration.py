@@ -79,7 +79,8 @@ def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, *,
             raise ValueError(f"{name} must lie in [0, 1]; found {values[~((values >= 0) & (values <= 1))][0]}.")
     if n_bins < 1:
         raise ValueError(f"n_bins={n_bins}; at least 1 is needed.")
-    bins = np.minimum((p * n_bins).astype(int), n_bins - 1)
+    # Not p * n_bins, which may round to below the bin that p begins (15 / 22 * 22).
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, p, side="right")
     gaps = np.bincount(bins, weights=p - y, minlength=n_bins)
     return float(np.abs(gaps).sum() / len(p))
 
@@ -136,11 +137,17 @@ def calibrate_margins(margins: Floats, method: Method, n_folds: int, n_bins: int
     if not np.isfinite(margins).all():
         raise ValueError(f"pair {int(np.argmin(np.isfinite(margins).all(axis=1)))} has scores that are not finite.")
     fold_of = np.random.default_rng(SEED).permutation(n_pairs) % n_folds
+    fitted = fit(margins.ravel())
     before, after = sigmoids(margins), np.empty_like(margins)
     for fold in range(n_folds):
         held_out = fold_of == fold
-        after[held_out] = fit(margins[~held_out].ravel()).probabilities(margins[held_out])
-    fitted = fit(margins.ravel())
+        try:
+            after[held_out] = fit(margins[~held_out].ravel()).probabilities(margins[held_out])
+        except ValueError as error:
+            raise ValueError(
+                f"All {n_pairs} pairs can be fitted, but not without the {int(held_out.sum())} of fold {fold}, which "
+                f"the report holds out; a few pairs decide everything. Give more pairs, or other n_folds. ({error})"
+            ) from error
     report = CalibrationReport(
         method=method,
         n_pairs=n_pairs,

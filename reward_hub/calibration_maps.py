@@ -82,9 +82,9 @@ def sigmoids(x: Floats) -> Floats:
 def fit_temperature(margins: Floats) -> TemperatureMap:
     """The temperature under which the chosen responses' margins are most likely.
 
-    Pairs without a wrong one would be most likely at temperature 0. Each of the n pairs therefore counts as right
+    Pairs without a wrong one among them would be most likely at temperature 0. Each of such n pairs counts as right
     with probability (n + 1) / (n + 2), Platt's targets ("Probabilistic outputs for support vector machines", 1999),
-    by which the optimum is finite for every set of pairs and the same as without them for many.
+    by which the optimum is finite.
 
     Args:
         margins: of the chosen over the rejected response, one a pair.
@@ -97,11 +97,11 @@ def fit_temperature(margins: Floats) -> TemperatureMap:
             f"The chosen responses score no better than the rejected ones (mean margin {margins.mean():.4g}), so no "
             "temperature makes the scores a probability. Check that chosen and rejected are not exchanged."
         )
-    target = (len(margins) + 1) / (len(margins) + 2)
+    doubt = 0.0 if (margins < 0).any() else 1.0 / (len(margins) + 2)
 
     def slope(inverse: float) -> float:
         """Of the log-likelihood, which is concave in the inverse temperature."""
-        return float(margins @ (target - sigmoids(inverse * margins)))
+        return float(margins @ (sigmoids(-inverse * margins) - doubt))
 
     low, high = 0.0, 1.0 / float(np.abs(margins).max())
     while slope(high) > 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,10 +61,8 @@ def test_a_known_temperature_is_found(temperature):
 
 def test_the_temperature_is_the_most_likely_one_on_a_fine_grid():
     margins = margins_at(2.0, 200, seed=1)
-    target = 201 / 202
     grid = np.linspace(0.5, 8.0, 20_001)
-    scaled = margins[:, None] / grid
-    losses = target * np.logaddexp(0, -scaled) + (1 - target) * np.logaddexp(0, scaled)
+    losses = np.logaddexp(0, -margins[:, None] / grid)
     assert fit_temperature(margins).temperature == pytest.approx(grid[np.argmin(losses.mean(0))], abs=2e-3)
 
 
@@ -153,11 +152,20 @@ def test_the_calibration_error_is_the_weighted_gap_of_each_bin():
     assert expected_calibration_error(probabilities, outcomes) == pytest.approx(expected)
 
 
+def test_a_probability_where_a_bin_begins_falls_into_it_also_where_its_product_rounds():
+    assert 15 / 22 * 22 < 15
+    below = 14 / 22 + 1e-6
+    # In one bin the two gaps would cancel.
+    found = expected_calibration_error([15 / 22, below], [0, 1], n_bins=22)
+    assert found == pytest.approx((15 / 22 + 1 - below) / 2)
+
+
 @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=50), st.integers(1, 30))
 def test_the_calibration_error_is_that_of_a_plain_loop(rows, n_bins):
     total = 0.0
     for i in range(n_bins):
-        inside = [(p, y) for p, y in rows if min(int(p * n_bins), n_bins - 1) == i]
+        last = i == n_bins - 1
+        inside = [(p, y) for p, y in rows if i / n_bins <= p and (last or p < (i + 1) / n_bins)]
         if inside:
             total += abs(sum(y for _, y in inside) - math.fsum(p for p, _ in inside)) / len(rows)
     found = expected_calibration_error([p for p, _ in rows], [y for _, y in rows], n_bins=n_bins)
@@ -226,6 +234,14 @@ def test_the_sign_of_a_cost_is_turned():
         ([1.0] * 4, [0.0] * 4, {"n_folds": 1}, ValueError, "2 folds"),
         ([1.0, 1.0, math.nan], [0.0] * 3, {"n_folds": 2}, ValueError, "pair 2 has scores that are not finite"),
         ([1.0] * 6, [0.0] * 6, {"method": "platt"}, TypeError, "known: temperature, isotonic"),
+        (
+            [100.0] + [0.0] * 9,
+            [0.0] + [1.0] * 9,
+            {},
+            ValueError,
+            "All 10 pairs can be fitted, but not without the 2 of",
+        ),
+        ([0.0] * 10, [1.0] * 10, {}, ValueError, r"no better than the rejected ones \(mean margin -1\)"),
     ],
 )
 def test_what_cannot_be_calibrated_is_refused(chosen, rejected, options, error, problem):
@@ -441,6 +457,15 @@ def test_a_process_model_keeps_its_steps_and_its_aggregation():
     assert rm.compare(prompt="?", a="aa\n\nbbbb", b="aa\n\nb") == pytest.approx(expected)
 
 
+def test_a_calibrated_model_is_calibrated_again_by_its_probabilities():
+    # Margins of 60 at a temperature of 4 are ones of 15, whose sigmoid is that of 60 within a millionth.
+    inner = CalibratedRM(LengthRM(), replace(calibrate(LengthRM(), length_pairs()).calibration, map=TemperatureMap(4)))
+    pairs = [{"prompt": "?", "chosen": "b" * 61, "rejected": "a"} for _ in range(15)]
+    pairs += [{"prompt": "?", "chosen": "b", "rejected": "a" * 61} for _ in range(5)]
+    expected = fit_temperature(np.array([15.0] * 15 + [-15.0] * 5)).temperature
+    assert calibrate(inner, pairs).report.temperature == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("method", ["temperature", "isotonic"])
 def test_a_saved_calibration_gives_the_same_probabilities(tmp_path, method):
     fitted = calibrate(LengthRM(), length_pairs(), method=method)
@@ -458,9 +483,11 @@ def test_another_models_calibration_is_an_error(tmp_path):
         load_calibration(tmp_path / "length.json", FirstPlaceRM())
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}', '{"format": 1, "map": {"method": "magic"}}'])
-def test_a_file_that_is_no_calibration_is_an_error(tmp_path, text):
-    (tmp_path / "broken.json").write_text(text)
+@pytest.mark.parametrize(
+    "written", [b"", b"\xff\xfe", b"[]", b"{}", b'{"format": 2}', b'{"format": 1, "map": {"method": "magic"}}']
+)
+def test_a_file_that_is_no_calibration_is_an_error(tmp_path, written):
+    (tmp_path / "broken.json").write_bytes(written)
     with pytest.raises(CheckpointError, match=r"broken\.json"):
         load_calibration(tmp_path / "broken.json", LengthRM())
 
@@ -470,7 +497,7 @@ def test_the_fingerprint_tells_maps_and_models_apart():
         LengthRM(),
         calibrate(LengthRM(), length_pairs()),
         calibrate(LengthRM(), length_pairs(), method="isotonic"),
-        calibrate(LengthRM(), length_pairs(36)),
+        calibrate(LengthRM(), length_pairs(37)),
         calibrate(FirstPlaceRM(), length_pairs()),
         calibrate(FirstPlaceRM(), length_pairs(), both_orders=True),
     ]

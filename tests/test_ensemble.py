@@ -29,6 +29,7 @@ from reward_hub import (
     InvalidConversationError,
     LLMJudge,
     UnsupportedError,
+    calibrate,
 )
 from reward_hub.base import joined_details
 from reward_hub.ensemble.normalization import NORMALIZATIONS
@@ -373,6 +374,44 @@ def test_members_with_other_numbers_of_steps_are_an_error():
         rm.score(conversation("a\n\nb"))
 
 
+class WholeResponses(BaseRM):
+    """A process model that scores no steps, by any of the methods that a user may override."""
+
+    kind = "process"
+
+    @staticmethod
+    def of(method):
+        def score(self, messages):
+            return float(len(messages[-1]["content"]))
+
+        def score_batch(self, batch):
+            return [score(self, messages) for messages in batch]
+
+        async def ascore(self, messages):
+            return score(self, messages)
+
+        overrides = {"score": score, "score_batch": score_batch, "ascore": ascore}
+        return type("WholeResponses", (WholeResponses,), {"name": method, method: overrides[method]})()
+
+
+@pytest.mark.parametrize("method", ["score", "score_batch", "ascore"])
+def test_a_process_model_without_step_scores_is_combined_by_its_score(method):
+    rm = EnsembleRM([WholeResponses.of(method), Steps(len)])
+    assert (rm.kind, rm.score(conversation("aa\n\nbbbb"))) == ("outcome", (8 + 2) / 2)
+    assert EnsembleRM([WholeResponses.of(method)]).score(conversation("aa\n\nbbbb")) == 8
+
+
+def test_a_process_model_without_step_scores_is_known_behind_a_cache_and_on_a_server(tmp_path):
+    pytest.importorskip("fastapi")
+    from reward_hub.server.run import served_in_background
+
+    with CachedRM(WholeResponses.of("score"), cache_dir=tmp_path) as cached:
+        assert EnsembleRM([EnsembleRM([cached])]).score(conversation("aa\n\nbbbb")) == 8
+    served = served_in_background(WholeResponses.of("score"))
+    with served as address, AutoRM.load("score", "api", api_base=address) as client:
+        assert EnsembleRM([client]).score(conversation("aa\n\nbbbb")) == 8
+
+
 def test_beside_an_outcome_model_a_process_model_aggregates_by_itself(orm, prm):
     rm = EnsembleRM([orm, (prm, 3)])
     assert rm.kind == "outcome"
@@ -412,6 +451,18 @@ def test_weights_that_have_no_part_are_warned_of(caplog):
     with caplog.at_level(logging.WARNING, "reward_hub"):
         EnsembleRM([(Vowels(), 1), (Words(), 2)], reduce="min")
     assert "weights have no part in reduce='min'" in caplog.text
+
+
+def test_calibration_that_has_no_part_is_warned_of(caplog, tmp_path):
+    pairs = [{"prompt": "Hi", "chosen": "aa", "rejected": "a"}] * 5
+    calibrated = calibrate(Scaled(3.0), pairs)
+    with caplog.at_level(logging.WARNING, "reward_hub"), CachedRM(calibrated, cache_dir=tmp_path) as cached:
+        rm = EnsembleRM([cached])
+        assert rm.compare(prompt="Hi", a="aa", b="a") == Scaled(3.0).compare(prompt="Hi", a="aa", b="a")
+        assert "the calibration of characters has no part" in caplog.text
+        caplog.clear()
+        calibrate(EnsembleRM([Scaled(3.0)]), pairs)
+        assert caplog.messages == []
 
 
 # failures
@@ -495,6 +546,26 @@ def test_what_is_not_finite_is_no_score():
         EnsembleRM([Scaled(math.nan)]).score(conversation("a"))
     with pytest.raises(BackendError, match="combine to -inf"):
         EnsembleRM([Scaled(1e200), Scaled(-1e200)], reduce="uncertainty").score(conversation("aaa"))
+
+
+@pytest.mark.parametrize("reduce", REDUCTIONS)
+def test_a_probability_that_is_not_finite_is_its_members_failure(reduce):
+    class Undecided(Judge):
+        def _details(self, probability):
+            return super()._details(math.nan)
+
+    members, prompt, responses = [Judge(0.5), Undecided(name="undecided"), Judge(0.2)], "Hi", ["aaa", "b"]
+    raising = EnsembleRM(members, reduce=reduce)
+    for call in (
+        lambda: raising.compare(prompt=prompt, a="aaa", b="b"),
+        lambda: raising.rank(prompt=prompt, responses=responses),
+    ):
+        with pytest.raises(BackendError, match=r"undecided gave .*nan"):
+            call()
+    skipping = EnsembleRM(members, reduce=reduce, on_member_error="skip")
+    others = EnsembleRM([members[0], members[2]], reduce=reduce)
+    assert skipping.compare(prompt=prompt, a="aaa", b="b") == others.compare(prompt=prompt, a="aaa", b="b")
+    assert skipping.rank(prompt=prompt, responses=responses) == others.rank(prompt=prompt, responses=responses)
 
 
 # votes
@@ -591,6 +662,21 @@ def test_the_swapped_question_has_one_minus_the_answer_under_every_reduction(red
     if reduce in ("mean", "median", "trimmed_mean"):
         p = np.array([[sigmoid(scale * (len(a) - 2))] for scale, _ in judges])
         assert ab == pytest.approx(Reduction.of(reduce)(p, np.array([weight for _, weight in judges]))[0])
+
+
+def test_a_compare_or_rank_of_a_users_own_is_refused_rather_than_left_out():
+    class Own(Judge):
+        def compare(self, messages=None, *, prompt=None, a, b):
+            return 0.9
+
+        def rank(self, messages=None, *, prompt=None, responses):
+            return [0]
+
+    rm = EnsembleRM([Judge(), Own(name="own")], on_member_error="skip")
+    with pytest.raises(UnsupportedError, match="own has a compare of its own"):
+        rm.compare(prompt="Hi", a="a", b="b")
+    with pytest.raises(UnsupportedError, match="own has a rank of its own"):
+        rm.rank(prompt="Hi", responses=["a"])
 
 
 @pytest.fixture
@@ -782,6 +868,7 @@ def test_close_closes_every_member_also_where_one_fails():
     ("members", "options", "error", "complaint"),
     [
         ([], {}, TypeError, "at least one member"),
+        (Vowels(), {}, TypeError, "members is one Vowels; give a list"),
         (["rm"], {}, TypeError, "Member 0 is str"),
         ([(Vowels(), 0)], {}, TypeError, "must be positive"),
         ([(Vowels(), math.inf)], {}, TypeError, "must be positive"),

@@ -315,6 +315,28 @@ def test_unlike_numbers_of_candidates_and_unlike_subsets_are_refused(write):
         _ = ensemble_of(a, write({"id": 1, "scores": [1, 2], "subset": "y"}, name="b.jsonl")).subsets
 
 
+def test_pairs_of_very_small_scores_are_won_and_equal_ones_are_not(write):
+    pairs = [(3e-14, 1e-14), (1e-300, 2e-300), (5e-15, 5e-15), (0.0, 0.0)]
+    rows = [{"id": i, "chosen_score": a, "rejected_score": b} for i, (a, b) in enumerate(pairs)]
+    ensemble = ensemble_of(write(*rows))
+    assert ensemble.accuracy(ensemble.combined(Reduction.of("mean"), None)).overall == 1 / 4
+
+
+def test_a_tie_is_not_decided_by_the_order_in_which_scores_are_added(write):
+    # 0.1 + 0.2 + 0.3 is not 0.3 + 0.2 + 0.1
+    scores = [(0.1, 0.3), (0.2, 0.2), (0.3, 0.1)]
+    files = [
+        write(
+            {"id": 0, "chosen_score": a, "rejected_score": b},
+            {"id": 1, "chosen_score": b, "rejected_score": a},
+            name=f"{i}.jsonl",
+        )
+        for i, (a, b) in enumerate(scores)
+    ]
+    ensemble = ensemble_of(*files)
+    assert ensemble.accuracy(ensemble.combined(Reduction.of("mean"), None)).overall == 0
+
+
 def test_a_constant_file_cannot_be_spread(write):
     ensemble = ensemble_of(write({"id": 1, "chosen_score": 1, "rejected_score": 1}))
     with pytest.raises(BackendError, match="gave 1 for all 2 of what was fitted: zscore needs"):

@@ -195,6 +195,17 @@ def test_a_constant_model_has_no_spread_to_divide_by():
         constant.check_spread("zscore", name="m")
 
 
+@pytest.mark.parametrize(
+    ("how", "scores"),
+    [("zscore", [1e200, 2e200]), ("zscore", [1e-200, 2e-200]), ("minmax", [-1.5e308, 1.5e308])],
+)
+def test_a_spread_that_floats_cannot_hold_is_refused(how, scores):
+    fitted = Statistics.of(np.array(scores), name="m")
+    fitted.check_spread("rank", name="m")
+    with pytest.raises(BackendError, match=f"{how} cannot be computed"):
+        fitted.check_spread(how, name="m")
+
+
 @some
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=10))
 def test_statistics_read_back_as_the_same_floats(tmp_path_factory, scores):

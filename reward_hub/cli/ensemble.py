@@ -178,6 +178,8 @@ def _members(ensemble: RecordedEnsemble) -> list[dict[str, Any]]:
 
 def _ensembles(ensemble: RecordedEnsemble, modes: ModeOptions) -> list[dict[str, Any]]:
     n = len(ensemble.members)
+    if modes.sweep and n < 2:
+        raise UsageError("--sweep combines two or more models; one file is given.")
     sizes = range(2, n + 1) if modes.sweep else range(n, n + 1)
     return [
         {

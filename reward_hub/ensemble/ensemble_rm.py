@@ -25,7 +25,7 @@ import numpy as np
 
 from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
 from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values, required
-from reward_hub.ensemble.members import Member, kind_of, score_range_of
+from reward_hub.ensemble.members import Member, is_calibrated, kind_of, score_range_of
 from reward_hub.ensemble.normalization import (
     NEED_STATISTICS,
     NORMALIZATIONS,
@@ -40,6 +40,7 @@ from reward_hub.errors import UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
 from reward_hub.numerics import sigmoid
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.wrapper_rm import refuse_own
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ class EnsembleRM(BaseRM):
         on_member_error: Literal["raise", "skip"] = "raise",
         quorum: int | float | None = None,
     ) -> None:
+        if isinstance(members, BaseRM):
+            raise TypeError(f"members is one {type(members).__name__}; give a list: EnsembleRM([rm]).")
         self._members = [Member.of(given, place) for place, given in enumerate(members)]
         if not self._members:
             raise TypeError("An ensemble has at least one member.")
@@ -288,6 +291,8 @@ class EnsembleRM(BaseRM):
         combination = self._combination()
         progress = self._progress(options, len(pairs))
         if self.kind == "pairwise":
+            for member in self._members:
+                refuse_own(member.rm, "compare")
             question = comparing(pairs, both_orders, self._for_members(options, progress))
 
             def pairwise(answers: Answers, i: int) -> ScoreDetails:
@@ -325,6 +330,8 @@ class EnsembleRM(BaseRM):
         options = CallOptions(first_index=0)
         inside = self._for_members(options, None)
         if self.kind == "pairwise":
+            for member in self._members:
+                refuse_own(member.rm, "rank")
             question = ranking(prompt, responses, inside)
             return question, lambda answers: [combination.ranking([results[0] for results in answers], len(responses))]
         self._require_statistics(among=True)
@@ -411,7 +418,16 @@ class EnsembleRM(BaseRM):
             logger.warning("%s: weights have no part in reduce=%r.", self.name, self.reduction.name)
         if self.reduction.name == "vote" and self.normalize is not None:
             logger.warning("%s: normalize=%r has no part in a vote, which takes ranks.", self.name, self.normalize)
-        if self._scale is not None or self.kind == "pairwise":
+        if self.kind == "pairwise":
+            return
+        calibrated = [member.name for member in self._members if is_calibrated(member.rm)]
+        if calibrated:
+            logger.warning(
+                "%s: compare is made of scores, in which the calibration of %s has no part; calibrate the ensemble.",
+                self.name,
+                ", ".join(calibrated),
+            )
+        if self._scale is not None:
             return
         ranges = [(member.name, score_range_of(member.rm)) for member in self._members]
         known = [(name, low_high) for name, low_high in ranges if low_high is not None]

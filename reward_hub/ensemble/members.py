@@ -11,6 +11,7 @@ from typing import Any
 from reward_hub.base import BaseRM
 from reward_hub.errors import UnsupportedError
 from reward_hub.types import Kind
+from reward_hub.wrapper_rm import WrapperRM
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +53,8 @@ class Member:
 
     @property
     def gives_steps(self) -> bool:
-        """Whether it scores each step; a process model of a user's may override `score` alone."""
-        own = self.rm._own
-        return self.rm.kind == "process" and ("score" not in own or "score_steps" in own)
+        """Whether it scores each step."""
+        return self.rm.kind == "process" and gives_steps(self.rm)
 
 
 def kind_of(members: Sequence[Member]) -> Kind:
@@ -74,6 +74,19 @@ def kind_of(members: Sequence[Member]) -> Kind:
     return "process" if all(member.gives_steps for member in members) else "outcome"
 
 
+def gives_steps(rm: BaseRM) -> bool:
+    """Whether a process model scores each step; one of a user's may override `score` or the like alone."""
+    from reward_hub.remote_rm import RemoteRM
+
+    if isinstance(rm, WrapperRM):
+        return gives_steps(rm.rm)
+    if isinstance(rm, RemoteRM):
+        return rm.info.splits_steps
+    if "score_steps" in rm._own:
+        return True
+    return "score" not in rm._own and bool({"_score_many", "_ascore_many"} & rm._own)
+
+
 def asks_a_server(rm: BaseRM) -> bool:
     """Whether a model waits for another process more than it computes; a wrapper does what its model does."""
     members = getattr(rm, "members", None)
@@ -86,6 +99,13 @@ def asks_a_server(rm: BaseRM) -> bool:
     if engine is not None:
         return bool(engine.name == "api")
     return bool({"_ascore_many", "ascore"} & rm._own)
+
+
+def is_calibrated(rm: BaseRM) -> bool:
+    """Whether its `compare` is another one than that of its scores."""
+    from reward_hub.calibrated_rm import CalibratedRM
+
+    return isinstance(rm, CalibratedRM) or (isinstance(rm, WrapperRM) and is_calibrated(rm.rm))
 
 
 def score_range_of(rm: BaseRM) -> tuple[float, float] | None:

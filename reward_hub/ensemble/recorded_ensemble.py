@@ -19,8 +19,9 @@ from reward_hub.ensemble.recorded import Recorded, RecordedRow, RowId
 from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.rows import RowFormatError
 
-# Means of ranks are often equal, and then their last bits are not to decide.
-_ROUNDING = 1e-12
+# Means of ranks are often equal, and then their last bits are not to decide. It is a share of the scores themselves: a
+# process model's products may all be below 1e-12.
+_ROUNDING = 1e-14
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class RecordedEnsemble:
         if self.form != "pair":
             raise RowFormatError(f"The files hold {self.form!r}; pairs have an accuracy.")
         pairs = flat.reshape(-1, 2)
-        won = pairs[:, 0] - pairs[:, 1] > _ROUNDING * np.maximum(1.0, np.abs(pairs).max(axis=1))
+        won = pairs[:, 0] - pairs[:, 1] > _ROUNDING * np.abs(pairs).max(axis=1)
         named = np.array([subset or "" for subset in self.subsets])
         names = dict.fromkeys(subset for subset in self.subsets if subset is not None)
         return Accuracy(float(won.mean()), {name: float(won[named == name].mean()) for name in names})

@@ -144,6 +144,13 @@ def test_bad_usage_is_told_in_one_line(reward_hub, files, arguments, complaint, 
     assert not Path("x.jsonl").exists()
 
 
+def test_one_file_has_no_sweep_but_a_table(reward_hub, files):
+    refused = reward_hub("ensemble", files[0], "--sweep")
+    assert (refused.code, "--sweep combines two or more models" in refused.err) == (2, True)
+    table = found(reward_hub("ensemble", files[0], "--table", "--json"))
+    assert {entry["accuracy"] for entry in table["ensembles"]} == {table["members"][0]["accuracy"]}
+
+
 def test_a_bad_row_is_told_with_file_and_row(reward_hub, files):
     with Path(files[1]).open("a") as file:
         file.write('{"id": 3, "chosen_score": NaN, "rejected_score": 0}\n')
