@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.base import BaseRM, CallOptions, Result
-from reward_hub.errors import UnsupportedError
+from reward_hub.errors import UnknownModelError, UnsupportedError
 from reward_hub.types import Conversation
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ class DrSow(BaseRM):
     """Two models, loaded when the first conversation comes; or one, of which `train` makes the other.
 
     Args:
-        strong, weak: Hub ids or checkpoint folders; each model is given its own tokenizer's tokens.
+        strong, weak: Hub ids or checkpoint folders; each model is given its own tokenizer's tokens. On servers:
+            their names at `api_base`, or the address of a server (`http://...`) for the model that it holds.
         base_model, preference_data: in their place, what `train` starts from: Hub id or folder of a causal language
             model, and a file of preference pairs (see `reward_hub.preference_data`). The tuned model is then the
             strong one, the base the weak one.
@@ -83,7 +84,16 @@ class DrSow(BaseRM):
                 )
             if engine_options:
                 raise TypeError(f"{', '.join(sorted(engine_options))}: no option of a model that is trained.")
+            if not isinstance(preference_data, (str, Path)):
+                raise TypeError(
+                    f"preference_data is a {type(preference_data).__name__}; the path of a file of pairs is needed "
+                    "(JSONL, JSON, CSV or Parquet)."
+                )
             self.name = f"{base_model} (tuned) / {base_model}"
+        if not isinstance(mask_special_tokens, bool):
+            raise TypeError(f"mask_special_tokens={mask_special_tokens!r}; True or False is needed.")
+        if not (system_prompt is None or isinstance(system_prompt, str)):
+            raise TypeError(f"system_prompt={system_prompt!r}; a text is needed.")
         self._strong = strong
         self._weak = weak
         self._base_model = base_model
@@ -299,8 +309,13 @@ class DrSow(BaseRM):
         from reward_hub.auto import AutoRM
 
         assert self._strong is not None
+        strong, engine = self._strong, self._engine
+        if str(strong).startswith(("http://", "https://")):
+            if engine.get("api_base") is not None:
+                raise TypeError(f"strong={strong!r} is an address, and so is api_base=; give one of them.")
+            strong, engine = "", {**engine, "api_base": strong}
         return AutoRM.load(
-            self._strong,
+            strong,
             self._load_method,
             family=self.family,
             reference=self._weak,
@@ -308,7 +323,7 @@ class DrSow(BaseRM):
             options=self._options,
             **self._scoring,
             **self._access,
-            **self._engine,
+            **engine,
         )
 
     def _load_trained(self) -> BaseRM:
@@ -316,12 +331,18 @@ class DrSow(BaseRM):
 
         folder, record = self._trained_model()
         assert self._base_model is not None
-        base = drsow_saved.open_base(
-            self._base_model,
-            revision=self._revision,
-            chat_template=record.scoring.chat_template,
-            access=self._access,
-        )
+        try:
+            base = drsow_saved.open_base(
+                self._base_model,
+                revision=self._revision,
+                chat_template=record.scoring.chat_template,
+                access=self._access,
+            )
+        except UnknownModelError as error:
+            error.message += (
+                " It is the base of a trained model: DrSow.load(path, base_model=...) tells where it lies now."
+            )
+            raise
         drsow_saved.check_base(base, record)
         scoring = self._scoring_record(base.chat_template)
         return drsow_saved.load_models(base, folder / drsow_saved.ADAPTER, scoring, self._engine)

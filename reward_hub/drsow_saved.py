@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -155,16 +157,29 @@ def load_models(base: Base, adapter: Path, scoring: Scoring, engine: Mapping[str
     """The tuned model over the base."""
     from reward_hub.auto import AutoRM
 
-    return AutoRM.load(
-        base.folder,
-        "transformers",
-        family=DRSOW.name,
-        reference=base.folder,
-        adapter=adapter,
-        options=scoring.model_dump(include=set(DrSowOptions.model_fields)),
-        **load_arguments(base, scoring),
-        **engine,
-    )
+    with quiet_peft():
+        return AutoRM.load(
+            base.folder,
+            "transformers",
+            family=DRSOW.name,
+            reference=base.folder,
+            adapter=adapter,
+            options=scoring.model_dump(include=set(DrSowOptions.model_fields)),
+            **load_arguments(base, scoring),
+            **engine,
+        )
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without what peft warns of that nobody here can act on.
+
+    These are a name that transformers has changed, and that the layers of GPT-2 lie transposed, which peft sees to.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to", UserWarning)
+        yield
 
 
 def load_arguments(base: Base, scoring: Scoring) -> dict[str, Any]:

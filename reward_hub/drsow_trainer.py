@@ -15,6 +15,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from reward_hub.drsow_saved import quiet_peft
 from reward_hub.errors import BackendError, missing_dependency
 from reward_hub.tokenizer import quiet_transformers
 from reward_hub.types import TokenInput
@@ -45,17 +46,26 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "lora_r", "lora_alpha", "batch_size", "patience"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise TypeError(f"{name}={value!r}; a whole number of at least 1 is needed.")
+            if not (_is_whole(getattr(self, name)) and getattr(self, name) >= 1):
+                raise TypeError(f"{name}={getattr(self, name)!r}; a whole number of at least 1 is needed.")
+        if not (_is_whole(self.seed) and 0 <= self.seed < 2**32):
+            raise TypeError(f"seed={self.seed!r}; a whole number from 0 to 2**32 - 1 is needed.")
         for name in ("learning_rate", "beta"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
+            if value is None and name == "learning_rate":
+                continue
+            if not (_is_number(value) and math.isfinite(value) and value > 0):
                 raise TypeError(f"{name}={value!r}; a positive number is needed.")
-        if not 0 < self.held_out < 1:
+        if not (_is_number(self.held_out) and 0 < self.held_out < 1):
             raise TypeError(f"held_out={self.held_out!r}; a share between 0 and 1 is needed.")
-        if not 0 <= self.seed < 2**32:
-            raise TypeError(f"seed={self.seed!r}; a whole number from 0 to 2**32 - 1 is needed.")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def train_adapter(
     if newest is None or not _is_finished(_state(newest)):
         if newest is not None:
             logger.info("Training goes on from %s.", newest)
-        with quiet_transformers():
+        with quiet_transformers(), quiet_peft():
             trainer = _make_trainer(model, tokenizer, train, held_out, settings, checkpoints, show_progress)
             trainer.train(resume_from_checkpoint=None if newest is None else str(newest))
         newest = _newest_checkpoint(checkpoints)

@@ -1,7 +1,8 @@
 """Preference pairs of a file: read and checked row by row, and parted into training and held-out pairs.
 
-A row has `prompt`, `chosen` and `rejected`: texts, or lists of messages. `chosen` and `rejected` may also be whole
-conversations that begin alike (`prompt` is then not needed), as UltraFeedback and HH-RLHF are published.
+A row has `prompt`, `chosen` and `rejected`: texts, or lists of messages (in a cell of CSV as JSON, or as Python writes
+them). `chosen` and `rejected` may also be whole conversations that begin alike, as UltraFeedback is published; `prompt`
+is then not needed, and must be some turns of theirs where it is there.
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reward_hub import messages as border
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import Row, read_rows
+from reward_hub.rows import Row, messages_in_cells, read_rows
 from reward_hub.types import Conversation, Message
 
 # Faulty rows that one error tells of.
@@ -49,6 +50,8 @@ def read_preferences(path: str | Path) -> list[PreferencePair]:
     unit = "row" if path.suffix.lower() in (".json", ".parquet") else "line"
     pairs, faults = [], []
     for row in read_rows(str(path)):
+        if row.record is not None and path.suffix.lower() in (".csv", ".tsv"):
+            row = replace(row, record=messages_in_cells(row.record, "prompt", "chosen", "rejected"))
         try:
             pairs.append(pair_of_row(row, f"{path}, {unit} {row.number}"))
         except InvalidConversationError as error:
@@ -74,6 +77,12 @@ def pair_of_row(row: Row, place: str) -> PreferencePair:
                 f"{place}: the column {name!r} cannot be honoured: scores are computed without it. Leave it out.",
                 field=name,
             )
+    if row.record.get("system"):
+        raise InvalidConversationError(
+            f"{place}: the column 'system' is not read: put it in front of the messages of 'prompt', or give it as "
+            "system_prompt= where all rows have the same.",
+            field="system",
+        )
     prompt = _prompt(row.record, place)
     chosen, rejected = (_conversation(row.record, name, prompt, place) for name in ("chosen", "rejected"))
     if chosen.prompt != rejected.prompt:
@@ -108,14 +117,31 @@ def _conversation(record: dict[str, Any], name: str, prompt: tuple[Message, ...]
     if isinstance(response, str):
         turns = (*prompt, Message("assistant", response))
     else:
-        turns = _parsed(response, name, place)
-        if turns[: len(prompt)] != prompt:
-            turns = (*prompt, *turns)
+        turns = _behind(prompt, _parsed(response, name, place), name, place)
     try:
         return border.parse([turn.to_dict() for turn in turns])
     except InvalidConversationError as error:
-        hint = "" if prompt else " There is no column 'prompt'."
+        hint = "" if prompt else f" There is no column 'prompt'; its columns: {', '.join(map(repr, record))}."
         raise _at(error, name, place, hint) from error
+
+
+def _behind(prompt: tuple[Message, ...], turns: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
+    """A column's messages behind the prompt's, or alone where they are the whole conversation.
+
+    Sets that give whole conversations often name one turn of them as the prompt: the user's behind a system message,
+    or the last of several.
+    """
+    if turns[: len(prompt)] == prompt:
+        return turns
+    if turns[0].role in ("assistant", "tool") or prompt[-1].role != "user":
+        return (*prompt, *turns)
+    if any(turns[i : i + len(prompt)] == prompt for i in range(1, len(turns))):
+        return turns
+    raise InvalidConversationError(
+        f"{place}: {name!r} begins with a message by {turns[0].role!r}, as whole conversations do, but 'prompt' is not "
+        f"in it: {_shown(prompt)}. Leave 'prompt' out, or what stands before the response.",
+        field=name,
+    )
 
 
 def _parsed(messages: Any, name: str, place: str) -> tuple[Message, ...]:

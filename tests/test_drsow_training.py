@@ -32,6 +32,7 @@ from reward_hub import (
     InputTooLongError,
     InvalidConversationError,
     MissingDependencyError,
+    UnknownModelError,
     UnsupportedError,
 )
 from reward_hub.drsow_saved import TrainingReport
@@ -40,11 +41,10 @@ from reward_hub.drsow_training import preference_accuracy
 from reward_hub.preference_data import read_preferences, split_by_prompt
 from reward_hub.types import TokenInput
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra 'train' is not installed"),
-    # peft reads an attribute that transformers 5 has renamed.
-    pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning"),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra 'train' is not installed")
+
+# peft, used by itself, reads an attribute that transformers 5 has renamed.
+old_name = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 # Few epochs of a high rate: enough for a model of 64 channels to learn the manners below.
 SETTINGS: dict[str, Any] = {"epochs": 2, "learning_rate": 1e-2, "held_out": 0.2}
@@ -170,6 +170,7 @@ def test_a_tie_is_half_right() -> None:
 # The score
 
 
+@old_name
 def test_the_score_is_the_mean_log_ratio_of_a_plain_forward_with_and_without_the_adapter(
     trained: tuple[DrSow, TrainingReport], folder: Path, base: Path
 ) -> None:
@@ -194,6 +195,31 @@ def test_the_score_is_the_mean_log_ratio_of_a_plain_forward_with_and_without_the
                 plain = mean(model(ids).logits)
         assert abs(tuned - plain) > 1e-2
         assert rm.score(messages) == pytest.approx(tuned - plain, abs=1e-5)
+
+
+def test_gpt_2_learns_them_too_and_without_a_warning(tmp_path: Path, pairs: Path) -> None:
+    """Its linear layers lie transposed."""
+    base = make_base(tmp_path / "base")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(base)
+    torch.manual_seed(2)
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer), n_embd=64, n_layer=2, n_head=4, n_positions=256, bos_token_id=None, eos_token_id=None
+    )
+    transformers.GPT2LMHeadModel(config).save_pretrained(base)
+    report = DrSow(base_model=base, preference_data=pairs).train(**SETTINGS, output_dir=tmp_path / "run")
+    assert report.accuracy_after >= 0.9
+
+
+def test_a_new_training_gives_another_model(tmp_path: Path, base: Path, few: Path) -> None:
+    question = {"prompt": "How is the house?", "response": "Of course, the house is old."}
+    rm = DrSow(base_model=base, preference_data=few)
+    scores, fingerprints = [], []
+    for seed in (0, 1):
+        rm.train(epochs=1, held_out=0.2, seed=seed, output_dir=tmp_path / str(seed))
+        scores.append(rm.score(**question))
+        fingerprints.append(rm.fingerprint)
+    assert scores[0] != scores[1] and fingerprints[0] != fingerprints[1]
+    assert scores == [pytest.approx(DrSow.load(tmp_path / str(seed)).score(**question), abs=1e-6) for seed in (0, 1)]
 
 
 def test_a_saved_model_scores_the_same_when_loaded(
@@ -244,6 +270,7 @@ def test_a_base_of_the_hub_is_pinned_to_its_commit(
     assert moved.score(**question) == pytest.approx(rm.score(**question), abs=1e-6)
 
 
+@old_name
 def test_the_adapter_can_be_loaded_by_itself_over_its_base(
     trained: tuple[DrSow, TrainingReport], folder: Path, base: Path, pairs: Path
 ) -> None:
@@ -429,6 +456,9 @@ def test_a_bar_shows_the_updates_and_the_held_out_accuracy(
         ({"base_model": "m", "preference_data": "p.jsonl", "strong": "s"}, TypeError, "strong="),
         ({"base_model": "m", "preference_data": "p.jsonl", "load_method": "vllm"}, UnsupportedError, "transformers"),
         ({"base_model": "m", "preference_data": "p.jsonl", "adapter": "a"}, TypeError, "adapter"),
+        ({"base_model": "m", "preference_data": [{"prompt": "a"}]}, TypeError, "preference_data is a list; the path"),
+        ({"base_model": "m", "preference_data": "p.jsonl", "system_prompt": 3}, TypeError, "system_prompt=3"),
+        ({"strong": "m", "weak": "n", "mask_special_tokens": "yes"}, TypeError, "mask_special_tokens='yes'"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(
@@ -443,6 +473,7 @@ def test_arguments_that_do_not_go_together_are_refused(
     [
         {"epochs": 0}, {"learning_rate": 0.0}, {"learning_rate": math.inf}, {"beta": -0.1}, {"lora_r": 0},
         {"lora_alpha": 0}, {"batch_size": 1.5}, {"held_out": 0.0}, {"held_out": 1.0}, {"patience": 0}, {"seed": -1},
+        {"epochs": True}, {"learning_rate": "1e-4"}, {"beta": None}, {"held_out": "a"}, {"seed": 1.5},
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_a_type_error_before_anything_is_read(setting: dict[str, Any]) -> None:
@@ -534,6 +565,12 @@ def test_a_model_is_not_scored_over_another_base(
     other = make_base(tmp_path / "other", seed=1)
     rm = DrSow.load(folder / "run", base_model=other)
     with pytest.raises(CheckpointError, match="not the base model"):
+        rm.score(prompt="a", response="b")
+
+
+def test_a_base_that_is_gone_is_asked_for(trained: tuple[DrSow, TrainingReport], folder: Path, tmp_path: Path) -> None:
+    rm = DrSow.load(folder / "run", base_model=tmp_path / "gone")
+    with pytest.raises(UnknownModelError, match=r"gone.*DrSow\.load\(path, base_model=\.\.\.\)"):
         rm.score(prompt="a", response="b")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import transformers
 from golden_sets import GoldenModels, GoldenSet
+from local_servers import VllmLike, local_server
 
 from reward_hub import (
     AutoRM,
@@ -399,3 +400,33 @@ def test_each_model_reads_its_own_tokens(golden_models):
     n = details["n_completion_tokens"]
     assert score == pytest.approx((sums["strong"] - sums["weak"]) / n, abs=1e-5)
     assert sum(details["raw_logits"]) == pytest.approx(score * n, abs=1e-4)
+
+
+class OneOfTwo:
+    """One of the two models of an implicit reward, for a server that stands in front of it."""
+
+    def __init__(self, model) -> None:
+        self.model = model
+
+
+@pytest.mark.parametrize("symmetric", [True, False], ids=["two addresses", "a name and an address"])
+def test_two_servers_with_a_tokenizer_each_give_the_score_of_the_models_they_hold(golden_models, symmetric):
+    strong = golden_models.checkpoint(DRSOW) / "policy"
+    weak = golden_models.checkpoint(GoldenSet("drsow-bos", "own")) / "policy"
+    local = AutoRM.load(strong, family="drsow", reference=weak, torch_dtype="float32")
+    answers = [
+        VllmLike(OneOfTwo(model), "generate", served=name, root=str(folder))
+        for model, name, folder in ((local.policy, "strong", strong), (local.reference, "weak", weak))
+    ]
+    with local_server(answers[0]) as one, local_server(answers[1]) as other:
+        first = {"strong": f"{one.address}/v1"} if symmetric else {"strong": "strong", "api_base": f"{one.address}/v1"}
+        with DrSow(**first, weak=f"{other.address}/v1", load_method="api") as rm:
+            for case in DRSOW.cases[:3]:
+                assert rm.score(case["messages"]) == pytest.approx(local.score(case["messages"]), abs=1e-5)
+    local.close()
+
+
+def test_two_addresses_for_the_strong_model_are_refused():
+    rm = DrSow(strong="http://one/v1", weak="http://other/v1", api_base="http://third/v1")
+    with pytest.raises(TypeError, match="one of them"):
+        rm.score(MESSAGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,45 @@ def test_a_prompt_of_several_turns_stands_before_both_responses(tmp_path: Path) 
     assert only_pair(tmp_path, {"chosen": [*prompt, FOUR], "rejected": [*prompt, FIVE]}) == expected
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "before"),
+    [
+        ("2+2?", [SYSTEM, USER]),
+        ([USER], [SYSTEM, USER]),
+        ("2+2?", [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hello!"}, USER]),
+        ([SYSTEM], [SYSTEM, USER]),
+    ],
+)
+def test_a_prompt_that_is_some_turns_of_whole_conversations_is_not_put_in_front_again(
+    tmp_path: Path, prompt: Any, before: list[dict[str, Any]]
+) -> None:
+    row = {"prompt": prompt, "chosen": [*before, FOUR], "rejected": [*before, FIVE]}
+    assert only_pair(tmp_path, row) == ([*before, FOUR], [*before, FIVE])
+
+
+def test_responses_of_several_turns_go_on_from_the_prompt(tmp_path: Path) -> None:
+    row = {"prompt": [USER], "chosen": [FIVE, USER, FOUR], "rejected": [FIVE, USER, FIVE]}
+    assert only_pair(tmp_path, row) == ([USER, FIVE, USER, FOUR], [USER, FIVE, USER, FIVE])
+    row = {"prompt": [SYSTEM], "chosen": [USER, FOUR], "rejected": [USER, FIVE]}
+    assert only_pair(tmp_path, row) == ([SYSTEM, USER, FOUR], [SYSTEM, USER, FIVE])
+
+
+@pytest.mark.parametrize("write_cell", [json.dumps, repr], ids=["JSON", "Python"])
+def test_cells_of_csv_may_hold_messages(tmp_path: Path, write_cell: Any) -> None:
+    path = tmp_path / "pairs.csv"
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["prompt", "chosen", "rejected"])
+        rows.writerow(["2+2?", write_cell([SYSTEM, USER, FOUR]), write_cell([SYSTEM, USER, FIVE])])
+        rows.writerow(["2+2?", "[{a}]", '[{"a": 1}]'])
+    messages, texts = read_preferences(path)
+    assert [turn.to_dict() for turn in messages.rejected.messages] == [SYSTEM, USER, FIVE]
+    assert (texts.chosen.response, texts.rejected.response) == ("[{a}]", '[{"a": 1}]')
+
+
 def test_json_and_parquet_are_read_too(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -107,7 +147,10 @@ def test_every_text_comes_out_as_it_went_in(
         ({"chosen": [USER, FOUR], "rejected": [{**USER, "content": "?"}, FIVE]}, "different prompts: '2+2?' and '?'"),
         ({**PAIR, "rejected": "4"}, "the same response: '4'"),
         ({**PAIR, "rejected": [USER, FOUR]}, "the same response: '4'"),
+        ({**PAIR, "prompt": "2+2", "chosen": [USER, FOUR]}, "'prompt' is not in it: '2+2'. Leave 'prompt' out"),
+        ({"question": "?", "chosen": "4", "rejected": "5"}, "'prompt'; its columns: 'question', 'chosen', 'rejected'"),
         ({**PAIR, "tools": [{"name": "calculator"}]}, "'tools' cannot be honoured"),
+        ({**PAIR, "system": "Be brief."}, "the column 'system' is not read"),
         ({**PAIR, "chosen": "\ud800"}, "half of a surrogate pair"),
     ],
 )  # fmt: skip

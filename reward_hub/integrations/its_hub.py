@@ -33,6 +33,7 @@ class RewardHubORM:
     """
 
     def __init__(self, rm: BaseRM) -> None:
+        _require_model(rm)
         self.rm = rm
 
     async def ascore(self, messages: Any, response: str | Sequence[str] | None = None, orchestrator: Any = None) -> Any:
@@ -80,13 +81,17 @@ class RewardHubPRM:
     def __init__(
         self, rm: BaseRM, *, aggregation: str | AggregationMethod | None = None, step_delimiter: str | None = None
     ) -> None:
+        _require_model(rm)
         if rm.kind != "process":
             raise UnsupportedError(
                 f"{rm.name or type(rm).__name__} is no process reward model: it cannot score partial answers. "
                 "RewardHubORM takes it, for BestOfN."
             )
-        if aggregation is not None and aggregation_name(aggregation) == "sum":
-            raise UnsupportedError("The sum of step scores is no probability; its_hub needs one in [0, 1].")
+        how = rm._default_aggregation() if aggregation is None else aggregation_name(aggregation)
+        if how == "sum":
+            raise UnsupportedError(
+                "The sum of step scores is no probability, and its_hub needs one in [0, 1]: give another aggregation=."
+            )
         self.rm = rm
         self._options = {"aggregation": aggregation, "step_delimiter": step_delimiter}
 
@@ -110,6 +115,11 @@ class RewardHubPRM:
         return run_sync(self.ascore(prompt_or_messages, steps))
 
 
+def _require_model(rm: Any) -> None:
+    if not isinstance(rm, BaseRM):
+        raise TypeError(f"rm is a {type(rm).__name__}; a BaseRM is needed, such as AutoRM.load gives.")
+
+
 def _conversations(messages: Any, response: str | Sequence[str] | None) -> tuple[list[list[Any]], bool]:
     """Conversations in the OpenAI form, and whether the caller named one alone."""
     if response is None:
@@ -120,7 +130,12 @@ def _conversations(messages: Any, response: str | Sequence[str] | None) -> tuple
         return [_dicts(turns)], True
     single = isinstance(response, str)
     prompt = _dicts(_turns(messages))
-    texts = [response] if isinstance(response, str) else response
+    try:
+        texts = [response] if isinstance(response, str) else list(response)
+    except TypeError:
+        raise InvalidConversationError(
+            f"response is {type(response).__name__}; a text or a list of texts is needed.", field="response"
+        ) from None
     return [[*prompt, {"role": "assistant", "content": text}] for text in texts], single
 
 

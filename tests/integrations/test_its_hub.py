@@ -148,8 +148,23 @@ async def test_the_process_adapter_aggregates_as_asked(prm):
     assert await RewardHubPRM(prm, aggregation="mean").ascore(PROMPT, WRONG[0]) == pytest.approx(sum(low) / len(low))
     whole = prm.score(prompt=PROMPT, response=WRONG[0], aggregation="model")
     assert await RewardHubPRM(prm, step_delimiter="###").ascore(PROMPT, WRONG[0]) == pytest.approx(whole)
+
+
+def test_a_sum_of_step_scores_is_refused_whoever_asked_for_it(prm):
     with pytest.raises(UnsupportedError, match="no probability"):
         RewardHubPRM(prm, aggregation="sum")
+    with AutoRM.load("builtin/arithmetic-prm", load_method="transformers", aggregation="sum") as sums:
+        with pytest.raises(UnsupportedError, match="no probability"):
+            RewardHubPRM(sums)
+        assert RewardHubPRM(sums, aggregation="min").score(PROMPT, RIGHT) == prm.score(
+            prompt=PROMPT, response=RIGHT, aggregation="min"
+        )
+
+
+@pytest.mark.parametrize("adapter", [RewardHubORM, RewardHubPRM])
+def test_what_is_no_reward_model_is_refused_at_once(adapter):
+    with pytest.raises(TypeError, match=r"rm is a str; .* AutoRM\.load"):
+        adapter("builtin/arithmetic-prm")
 
 
 def test_an_outcome_model_is_refused_for_partial_answers(orm):
@@ -232,6 +247,8 @@ async def test_an_image_is_refused_rather_than_left_out(orm):
 async def test_what_is_no_conversation_is_refused(orm):
     with pytest.raises(InvalidConversationError, match="messages is int"):
         await RewardHubORM(orm).ascore(3, "A cat.")
+    with pytest.raises(InvalidConversationError, match="response is int"):
+        await RewardHubORM(orm).ascore("What is it?", 3)
 
 
 def _said(text):
