@@ -129,7 +129,7 @@ class HubRepo:
             header = api.parse_safetensors_file_metadata(self.id, name, revision=self.revision)
         except SafetensorsParsingError as error:
             raise _not_safetensors(f"{name} of {self.id}", str(error).rstrip(".")) from error
-        except _hub_errors() as error:
+        except hub_errors() as error:
             if isinstance(error, HfHubHTTPError) and error.response.status_code == 416:
                 raise _not_safetensors(f"{name} of {self.id}", "it is empty") from error
             raise _named(error, self.id, self._asked, self._connection) from error
@@ -164,7 +164,7 @@ class HubRepo:
                 token=self._connection.token,
                 endpoint=self._connection.endpoint,
             )
-        except _hub_errors() as error:
+        except hub_errors() as error:
             raise _named(error, self.id, self._asked, self._connection) from error
         # Where the Hub fails half-way, snapshot_download may return the folder as it stands.
         lost = [name for name in names if not (self._snapshot / name).is_file()]
@@ -249,7 +249,7 @@ def resolve(
     api = HfApi(endpoint=connection.endpoint, token=connection.token)
     try:
         info = api.model_info(repo_id, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-    except _hub_errors() as error:
+    except hub_errors() as error:
         failure = _named(error, repo_id, revision, connection)
         cached = _from_cache(repo_id, revision, connection)
         if cached is None:
@@ -362,7 +362,7 @@ def _with_near(message: str, repo_id: str, connection: _Connection) -> UnknownMo
     return UnknownModelError(message, near=near)
 
 
-def _hub_errors() -> tuple[type[Exception], ...]:
+def hub_errors() -> tuple[type[Exception], ...]:
     """What a request to the Hub may raise.
 
     Connection errors are those of the HTTP library beneath (httpx or httpx2, as huggingface_hub's version has it), and

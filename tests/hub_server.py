@@ -294,7 +294,9 @@ class _Answer(BaseHTTPRequestHandler):
             if repo_id in self.server.hub.repos:
                 self._json({"error": "You already created this dataset repo", "url": url}, status=409)
                 return
-            repo = _Repo(repo_id, False, bool(asked.get("private")), set(self.server.hub.tokens))
+            # Newer versions of huggingface_hub say `visibility`.
+            private = bool(asked.get("private")) or asked.get("visibility") == "private"
+            repo = _Repo(repo_id, False, private, set(self.server.hub.tokens))
             self.server.hub.repos[repo_id] = repo
             repo.commits["0" * 40] = {}
             repo.refs["main"] = "0" * 40

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import ast
+import errno
 import hashlib
 import json
-import warnings
+import logging
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reward_hub.errors import missing_dependency
-from reward_hub.rows import Row, RowFormatError, read_rows
+from reward_hub.rows import Row, RowFormatError, decoded_cell, messages_in_cells, read_rows
+
+logger = logging.getLogger(__name__)
 
 # Cells of CSV are text; in these columns they may hold JSON.
 _JSON_CELLS = ("candidates", "correct", "grades", "answers", "error_steps", "label")
-# So may they in these where they hold messages; any other list there is a text that looks like one.
-_MESSAGE_CELLS = ("prompt", "chosen", "rejected")
+# In these a list is a text that looks like one, unless every cell of the column is a list of texts: several responses.
+_RESPONSE_CELLS = ("chosen", "rejected")
+# An empty cell of these is none.
+_OPTIONAL_CELLS = (*_JSON_CELLS, "subset", "classification")
+# The name that `datasets` gives the only split of a file.
+_ONLY_SPLIT = "train"
 _ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
@@ -70,8 +77,10 @@ def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ())
         OSError: nothing is there.
     """
     place = Path(path)
+    if not place.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
     if not place.is_dir():
-        if split is not None:
+        if split not in (None, _ONLY_SPLIT):
             raise RowFormatError(f"{path} is one file and has no split {split!r}.")
         return Data(path, _decoded(read_rows(path), place.suffix), _sha256_of(place))
     if any((place / name).exists() for name in ("state.json", "dataset_dict.json")):
@@ -96,10 +105,11 @@ def read_hub(data: HubData) -> Data:
     datasets = _datasets("data from the hub")
     try:
         found = datasets.load_dataset(data.repo, data.config, split=data.split, revision=data.revision)
-    except (ValueError, OSError, RuntimeError) as error:
-        # `datasets` and the libraries below have no error in common for a hub that is away.
+    except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # `datasets` and the libraries below have no error in common for a hub that is away, or data they cannot read.
+        reason = next(iter(str(error).splitlines()), "")[:300].rstrip(".")
         raise DataUnavailableError(
-            f"{data.repo} cannot be had from the hub: {type(error).__name__}: {str(error).splitlines()[0][:300]}. "
+            f"{data.repo} cannot be had from the hub: {type(error).__name__}: {reason}. "
             f"Where there is no way to the hub, download {data.address} elsewhere, copy the file or folder here, and "
             "say --data PATH."
         ) from error
@@ -156,37 +166,39 @@ def _numbered(rows: Iterable[Row]) -> list[Row]:
 def _decoded(rows: Iterable[Row], suffix: str) -> list[Row]:
     if suffix.lower() not in (".csv", ".tsv"):
         return list(rows)
-    return [_decoded_cells(row) for row in rows]
+    return _with_several_responses([_decoded_cells(row) for row in rows])
 
 
 def _decoded_cells(row: Row) -> Row:
     if row.record is None:
         return row
     record = dict(row.record)
-    for name in _JSON_CELLS:
+    for name in _OPTIONAL_CELLS:
         if record.get(name) == "":
             del record[name]
-        elif name in record:
+    for name in _JSON_CELLS:
+        if name in record:
             record[name] = decoded_cell(record[name])
-    for name in _MESSAGE_CELLS:
-        cell = record.get(name, "")
-        value = decoded_cell(cell) if cell.startswith("[{") else None
-        if isinstance(value, list) and all(isinstance(part, dict) and "role" in part for part in value):
-            record[name] = value
-    return Row(row.number, record)
+    return Row(row.number, messages_in_cells(record, "prompt", "chosen", "rejected"))
 
 
-def decoded_cell(cell: str) -> Any:
-    """What a cell holds as JSON or, as often met, as Python writes it; else its text, as in JudgeBench's `label`."""
-    with warnings.catch_warnings():
-        # A text may have escapes that Python does not know, as "\\d".
-        warnings.simplefilter("ignore", SyntaxWarning)
-        for decode in (json.loads, ast.literal_eval):
-            try:
-                return decode(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
-                continue
-    return cell
+def _with_several_responses(rows: list[Row]) -> list[Row]:
+    for name in _RESPONSE_CELLS:
+        lists = [_texts(row.record.get(name)) for row in rows if row.record is not None]
+        if not lists or None in lists:
+            continue
+        logger.warning("Every cell of the column %r is a list of texts; each is read as several responses.", name)
+        found = iter(lists)
+        rows = [
+            row if row.record is None else Row(row.number, {**row.record, name: next(found)}, row.error) for row in rows
+        ]
+    return rows
+
+
+def _texts(cell: Any) -> list[str] | None:
+    """The list of texts that a cell holds, if it does."""
+    value = decoded_cell(cell) if isinstance(cell, str) and cell.lstrip().startswith("[") else None
+    return value if isinstance(value, list) and value and all(isinstance(text, str) for text in value) else None
 
 
 def _sha256_of(*paths: Path) -> str:

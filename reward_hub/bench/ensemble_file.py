@@ -11,7 +11,7 @@ members:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,9 @@ from reward_hub.errors import missing_dependency
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
+
+# A rubric, say, is no path, and the system would refuse to look for it.
+_LONGEST_PATH = 255
 
 
 def ensemble_of(path: Path) -> BaseRM:
@@ -37,6 +40,8 @@ def ensemble_of(path: Path) -> BaseRM:
     if not isinstance(members, list) or not members:
         raise ValueError("'members' must be a list of at least one model.")
     statistics = said.pop("statistics", None)
+    if not (statistics is None or isinstance(statistics, str)):
+        raise ValueError(f"'statistics' is {statistics!r}; the path of a file that `EnsembleRM.save` wrote is needed.")
     with ExitStack() as loaded:
         rms = [loaded.enter_context(_member(member, place)) for place, member in enumerate(members)]
         _require_majority(members, rms)
@@ -46,6 +51,33 @@ def ensemble_of(path: Path) -> BaseRM:
             ensemble.load(path.parent / statistics)
         loaded.pop_all()
     return ensemble
+
+
+def kind_of_judges(path: Path) -> str | None:
+    """The kind of the members where all of them are judges, which nothing is loaded for; None where one is not."""
+    members = _read(path).get("members")
+    if not isinstance(members, list) or not members or not all(_is_judge(member) for member in members):
+        return None
+    with _member(members[0], 0) as judge:
+        return judge.kind
+
+
+def _is_judge(member: Any) -> bool:
+    return isinstance(member, Mapping) and "judge" in member and "model" not in member
+
+
+def local_files(path: Path) -> list[Path]:
+    """What on this machine an ensemble's scores depend on: the file, and the files and folders that it names."""
+    named = [name for name in _texts_in(_read(path)) if 0 < len(name) < _LONGEST_PATH]
+    return [path, *(place for name in named for place in (Path(name), path.parent / name) if place.exists())]
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_in(part)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
+from reward_hub.bench.rules.rows import is_finite
 from reward_hub.errors import InvalidConversationError
 from reward_hub.rows import Row, RowFormatError, conversation_of
 from reward_hub.types import Conversation, Message
@@ -27,7 +27,7 @@ COLUMNS = {
     "best-of-n": "'candidates' with 'correct' or 'grades' beside 'prompt'",
     "instruction": "'messages', or 'prompt' and 'response'",
 }
-_PROMPTS = ("prompt", "instruction", "question", "problem")
+_PROMPTS = ("prompt", "instruction", "question", "problem", "input")
 _CANDIDATES = ("candidates", "responses")
 _GRADES = ("correct", "grades", "grade")
 _CANDIDATE_TEXTS = ("response", "text", "output", "content", "completion")
@@ -123,8 +123,12 @@ def form_of(rows: Sequence[Row]) -> Form:
     """The form of a data set by the columns of its rows.
 
     Raises:
-        RowFormatError: no form fits, or several do.
+        RowFormatError: there is no row, none can be read, no form fits, or several do.
     """
+    if not rows:
+        raise RowFormatError("there are no rows.")
+    if all(row.record is None for row in rows):
+        raise RowFormatError(f"no row can be read; row {rows[0].number}: {rows[0].error}")
     found = {form for row in rows if row.record is not None for form in _forms_of(row.record)}
     labelled = [form for form in FORMS if form in found and form != "instruction"]
     if len(labelled) > 1:
@@ -276,7 +280,8 @@ def _joined(prompt: list[Any] | None, response: Any, place: str) -> list[Any]:
 
 
 def _candidate_text(candidate: Mapping[str, Any], place: str) -> Any:
-    name = next((name for name in _CANDIDATE_TEXTS if name in candidate), None)
+    # In a table all candidates have the columns of each, null where they had none.
+    name = next((name for name in _CANDIDATE_TEXTS if candidate.get(name) is not None), None)
     if name is None:
         raise InvalidConversationError(f"{place} has none of {', '.join(map(repr, _CANDIDATE_TEXTS))}.", field=place)
     return candidate[name]
@@ -288,9 +293,9 @@ def _grades(grades: Any, n: int) -> list[float]:
             f"there must be one 'correct' or grade for each of the {n} candidates; found {grades!r}.", field="grades"
         )
     for i, grade in enumerate(grades):
-        if not isinstance(grade, (bool, int, float)) or not math.isfinite(grade):
+        if not isinstance(grade, (bool, int, float)) or not is_finite(grade):
             raise InvalidConversationError(
-                f"the grade of candidate {i} is {grade!r}; a number is read.", field="grades"
+                f"the grade of candidate {i} is {repr(grade)[:40]}; a number is read.", field="grades"
             )
     return [float(grade) for grade in grades]
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import reward_hub
 from reward_hub.errors import BackendError
+from reward_hub.hub import hub_errors
 
 # Figures of `metrics.overall` that a model card shows, with their names there.
 _SHOWN = {
@@ -32,7 +33,7 @@ def push_scores(folder: Path, repo_id: str | None = None, *, token: str | None =
 
     Args:
         folder: what `reward-hub bench --out` wrote.
-        repo_id: `owner/name`; by default `dataset_name` under the token's own name.
+        repo_id: `owner/name`, or a name under the token's own; by default `dataset_name` under the token's own name.
         token: by default the one that huggingface_hub knows.
         private: whether a new data set is private.
 
@@ -40,10 +41,9 @@ def push_scores(folder: Path, repo_id: str | None = None, *, token: str | None =
         The data set's id.
 
     Raises:
-        BackendError: the hub refused.
+        BackendError: the hub refused, or cannot be reached.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     files = {
@@ -54,15 +54,16 @@ def push_scores(folder: Path, repo_id: str | None = None, *, token: str | None =
     api = HfApi(token=token)
     try:
         target = repo_id or f"{api.whoami()['name']}/{dataset_name(results)}"
-        api.create_repo(target, repo_type="dataset", private=private, exist_ok=True)
+        # A name without an owner is one of the token's own.
+        target = api.create_repo(target, repo_type="dataset", private=private, exist_ok=True).repo_id
         api.create_commit(
             target,
             [CommitOperationAdd(name, content) for name, content in files.items()],
             commit_message=f"Scores of {results['model']} by reward_hub {reward_hub.__version__}",
             repo_type="dataset",
         )
-    except HfHubHTTPError as error:
-        raise BackendError(f"The hub did not take the scores as {repo_id or 'a data set of yours'}: {error}") from error
+    except hub_errors() as error:
+        raise _not_taken(f"the scores as {repo_id or 'a data set of yours'}", folder, error) from error
     return target
 
 
@@ -78,10 +79,10 @@ def add_to_model_card(folder: Path, repo_id: str, *, token: str | None = None) -
         The address of the commit.
 
     Raises:
-        BackendError: the hub refused, or the run has no metric that a card shows.
+        BackendError: the hub refused or cannot be reached, or the run has no metric that a card shows.
     """
+    import yaml
     from huggingface_hub import metadata_update
-    from huggingface_hub.errors import HfHubHTTPError
 
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     entries = list(card_entries(results))
@@ -98,8 +99,17 @@ def add_to_model_card(folder: Path, repo_id: str, *, token: str | None = None) -
                 commit_message=f"Add evaluation by reward_hub {reward_hub.__version__}",
             )
         )
-    except HfHubHTTPError as error:
-        raise BackendError(f"The hub did not take metrics for the card of {repo_id}: {error}") from error
+    except hub_errors() as error:
+        raise _not_taken(f"metrics for the card of {repo_id}", folder, error) from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise BackendError(f"The metadata in the card of {repo_id} cannot be read: {error}") from error
+
+
+def _not_taken(what: str, folder: Path, error: BaseException) -> BackendError:
+    return BackendError(
+        f"The hub did not take {what}: {type(error).__name__}: {error}. The results are in {folder}; check network, "
+        "HF_ENDPOINT and HF_TOKEN, and give the same command again: nothing is scored anew."
+    )
 
 
 def card_entries(results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -7,15 +7,14 @@ have it, `scores_chosen` and `scores_rejected`), each a number or a list; `step_
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reward_hub.bench.data import decoded_cell
 from reward_hub.bench.items import Form, Item
+from reward_hub.bench.rules.rows import is_finite
 from reward_hub.bench.scored import Scored, failure
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import Row, RowFormatError, read_rows
+from reward_hub.rows import Row, RowFormatError, decoded_cell, read_rows
 
 _COLUMNS: dict[Form, dict[str, tuple[str, ...]]] = {
     "preference": {"chosen": ("chosen_score", "scores_chosen"), "rejected": ("rejected_score", "scores_rejected")},
@@ -39,17 +38,21 @@ def recorded(items: Sequence[Item], path: str, form: Form, *, partial: bool = Fa
         OSError: the file cannot be opened.
     """
     lines: dict[str, Row] = {}
+    example = f"The first id of the data is {items[0].id!r}." if items else ""
     for row in read_rows(path):
         if row.record is None or "id" not in row.record:
             raise RowFormatError(f"{path}, row {row.number}: {row.error or 'there is no id.'}")
         if (name := str(row.id)) in lines:
-            raise RowFormatError(f"{path}, row {row.number}: the id {name!r} is that of row {lines[name].number} too.")
+            raise RowFormatError(
+                f"{path}, row {row.number}: the id {name!r} is that of row {lines[name].number} too; where it stands "
+                f"twice in the data, the second item's is '{name}#2'. {example}"
+            )
         lines[name] = row
     unknown = sorted(set(lines) - {item.id for item in items})
     if unknown and not partial:
         raise RowFormatError(
             f"{path} has scores of {len(unknown)} ids that the data have not, for example {unknown[0]!r}; are they of "
-            "other data?"
+            f"other data? {example}"
         )
     return [_scored(item, lines.get(item.id), form, path) for item in items]
 
@@ -60,13 +63,20 @@ def _scored(item: Item, row: Row | None, form: Form, path: str) -> Scored:
     if row is None or row.record is None:
         return failure(InvalidConversationError(f"{path} has no scores of it."))
     if row.record.get("error") is not None:
-        return {"error": row.record["error"]}
+        return {"error": _error(row.record["error"])}
     scores = {name: _numbers(values, name, row, path) for name, values in _columns(row, form, path).items()}
     for name, group in item.conversations.items():
         n = len(group[0].steps or ()) if name == "steps" else len(group)
         if name in scores and len(scores[name]) != n:
             raise RowFormatError(f"{path}, row {row.number}: {len(scores[name])} scores {name!r}; the item has {n}.")
     return {"scores": scores}
+
+
+def _error(recorded: Any) -> dict[str, str]:
+    """Why a line has no scores, as this package writes it or in words of another program."""
+    if isinstance(recorded, dict) and {"type", "message"} <= set(recorded):
+        return recorded
+    return {"type": "RecordedError", "message": str(recorded)}
 
 
 def _columns(row: Row, form: Form, path: str) -> dict[str, Any]:
@@ -92,6 +102,7 @@ def _numbers(values: Any, name: str, row: Row, path: str) -> list[float | None]:
     for value in several:
         if value is None and name == "probabilities":
             continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise RowFormatError(f"{path}, row {row.number}: {value!r} among the scores {name!r}; numbers are read.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
+            told = f"{repr(value)[:40]} among the scores {name!r}; finite numbers are read."
+            raise RowFormatError(f"{path}, row {row.number}: {told}")
     return [None if value is None else float(value) for value in several]

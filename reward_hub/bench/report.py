@@ -11,22 +11,22 @@ import html
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import reward_hub
-from reward_hub.bench.report_figures import curves_of, histogram_of, scatter_of, steps_of
+from reward_hub.bench.finished_runs import Run, marks_of
+from reward_hub.bench.report_figures import curves_of, histogram_of, is_graded, scatter_of, steps_of
 from reward_hub.bench.report_items import item_entries, value_name
 from reward_hub.bench.statistics import compare_runs
-from reward_hub.rows import RowFormatError
 
 # Told apart by colour-blind readers too (Okabe and Ito), the darker ones first.
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f7f7f")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#999933")
 MAX_ITEMS = 2000
 
-_MAIN = {"accuracy": "Accuracy", "f1": "F1", "prm_score": "PRM-Score", "mean": "Mean score"}
+# In the order in which they are looked for: PRMBench has an F1 beside its PRM-Score, and the interval is the latter's.
+_MAIN = {"accuracy": "Accuracy", "prm_score": "PRM-Score", "f1": "F1", "mean": "Mean score"}
 _SHARES = (
     "easy",
     "normal",
@@ -37,65 +37,25 @@ _SHARES = (
     "first_error_acc",
 )
 
-# Of preference data: the error of the probabilities, and the accuracy where the chosen response is the longer one (has
-# more markdown) less that where it is not.
+# Of preference data.
 _BESIDE = {
     "ECE": ("calibration", "ece"),
     "length gap": ("bias", "length", "accuracy_gap"),
     "markdown gap": ("bias", "markdown", "accuracy_gap"),
+    "prefers first": ("bias", "position", "prefers_first"),
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: what its two files hold.
-
-    Attributes:
-        name: the model's, made unique among the runs on the same data.
-        results: results.json.
-        rows: items.jsonl.
-    """
-
-    name: str
-    results: Mapping[str, Any]
-    rows: Sequence[Mapping[str, Any]]
-
-    @property
-    def title(self) -> str:
-        """What was evaluated on: the suite, else the name of the data."""
-        return str(self.results["suite"] or Path(str(self.results["run"]["data"]["name"])).name)
-
-
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """The runs in folders that `reward-hub bench` wrote.
-
-    Raises:
-        RowFormatError: a folder holds no finished run.
-    """
-    found = [_read_run(folder) for folder in folders]
-    # Runs on other data are shown apart.
-    names = [(run.title, run.name) for run in found]
-    return [
-        run if names.count((run.title, run.name)) == 1 else replace(run, name=f"{run.name} ({folder.name})")
-        for run, folder in zip(found, folders, strict=True)
-    ]
-
-
-def _read_run(folder: Path) -> Run:
-    try:
-        results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-        lines = (folder / "items.jsonl").read_text(encoding="utf-8").splitlines()
-        return Run(_shown_name(str(results["model"])), results, [json.loads(line) for line in lines])
-    except FileNotFoundError as error:
-        raise RowFormatError(f"{folder} holds no finished run of `reward-hub bench`: no {error.filename}.") from error
-    except (ValueError, KeyError) as error:
-        raise RowFormatError(f"{folder} holds no run of `reward-hub bench`: {error!r}.") from error
-
-
-def _shown_name(model: str) -> str:
-    """Recorded scores are named after their file; a folder on this machine by its last two parts."""
-    path = Path(model)
-    return path.stem if path.suffix == ".jsonl" else "/".join(path.parts[-2:]) if path.is_absolute() else model
+# How to read a column whose name does not say it.
+_MEANINGS = {
+    "ties": "Items with equal scores where one should be the higher.",
+    "failed": "Items without a score; they count as wrong unless the suite's rule says otherwise.",
+    "ECE": "Expected calibration error of the probability that the chosen response is the better one; 0 is best.",
+    "length gap": "Accuracy where the chosen response is the longer one, less that where it is the shorter one; "
+    "0 without a bias.",
+    "markdown gap": "The same of markdown: where the chosen response has more of it, less where it has less.",
+    "prefers first": "The share of verdicts that are for the response shown first; 50 % without a bias.",
+    "truncated": "The share of scored items of which the model did not see everything.",
+    "cost": "In the currency of the prices that the judge was given.",
+}
 
 
 def page_groups(runs: Sequence[Run], *, max_items: int = MAX_ITEMS) -> list[dict[str, Any]]:
@@ -105,10 +65,17 @@ def page_groups(runs: Sequence[Run], *, max_items: int = MAX_ITEMS) -> list[dict
         runs: in the order in which they are shown.
         max_items: most items in a group's table.
     """
-    together: dict[tuple[str, str], list[Run]] = {}
+    together: dict[tuple[str, str, str], list[Run]] = {}
     for run in runs:
-        together.setdefault((run.title, str(run.results["form"])), []).append(run)
-    return [_group(title, form, members, max_items) for (title, form), members in together.items()]
+        # Files of one name may hold other data; a suite's are the same ones wherever they come from.
+        data = "" if run.results["suite"] else str(run.results["run"]["data"]["sha256"])
+        together.setdefault((run.title, str(run.results["form"]), data), []).append(run)
+    places = [Path(str(members[0].results["run"]["data"]["name"])).parent for members in together.values()]
+    marks = marks_of([title for title, _, _ in together], places)
+    return [
+        _group(title + mark, form, members, max_items)
+        for ((title, form, _), members), mark in zip(together.items(), marks, strict=True)
+    ]
 
 
 def write_page(
@@ -160,7 +127,11 @@ def _group(title: str, form: str, runs: Sequence[Run], max_items: int) -> dict[s
         "title": title,
         "form": form,
         "about": _about(runs),
-        "measures": [{"name": name, "share": share} for name, share, _ in _measures(runs[0], main, runs)],
+        "share": not any(is_graded(run) for run in runs),
+        "measures": [
+            {"name": name, "share": share, "title": _MEANINGS.get(name)}
+            for name, share, _ in _measures(runs[0], main, runs)
+        ],
         "runs": [_run_entry(run, i, main, runs) for i, run in enumerate(runs)],
         "bars": list(_bars(runs, main)),
         "steps": steps_of(runs),
@@ -197,6 +168,8 @@ def _measures(run: Run, main: str, runs: Sequence[Run]) -> list[tuple[str, bool,
     found: list[tuple[str, bool, Any]] = [
         (_MAIN.get(main, "Items"), main != "mean" and main != "n", [overall.get(main), low, high])
     ]
+    if any(is_graded(other) for other in runs):
+        found = [("Mean grade", False, found[0][2])]
     for name in _SHARES:
         if any(name in other.results["metrics"]["overall"] for other in runs):
             value = overall.get(name)
@@ -210,7 +183,7 @@ def _measures(run: Run, main: str, runs: Sequence[Run]) -> list[tuple[str, bool,
         if any(_at(other.results["metrics"], path) is not None for other in runs):
             found.append((name, True, _at(run.results["metrics"], path)))
     for name, key, share in (
-        ("cut", "truncation_rate", True),
+        ("truncated", "truncation_rate", True),
         ("tokens/s", "tokens_per_second", False),
         ("cost", "cost", False),
     ):
@@ -229,7 +202,7 @@ def _at(metrics: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 def _bars(runs: Sequence[Run], main: str) -> Iterator[dict[str, Any]]:
     """The bars of sections and of subsets, where there are any; none for a figure that is no share."""
-    if main in ("mean", "n"):
+    if main in ("mean", "n") or any(is_graded(run) for run in runs):
         return
     for part, title in (("sections", "Sections"), ("subsets", "Subsets")):
         names = dict.fromkeys(name for run in runs for name in run.results["metrics"].get(part, {}))
@@ -272,7 +245,8 @@ def _comparisons(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
 def _about(runs: Sequence[Run]) -> str:
     """The notes of the rules, and what every reader asks first."""
     notes = dict.fromkeys(note for run in runs for note in run.results.get("notes") or ())
-    return " ".join(["The range beside a figure is its 95 % bootstrap interval.", *notes])
+    ranged = any(run.results["metrics"]["overall"].get("ci95") for run in runs)
+    return " ".join([*(["The range beside a figure is its 95 % bootstrap interval."] if ranged else []), *notes])
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:

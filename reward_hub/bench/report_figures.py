@@ -2,30 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from reward_hub.bench.finished_runs import Run
 from reward_hub.bench.statistics import histograms, spearman
-
-if TYPE_CHECKING:
-    from reward_hub.bench.report import Run
 
 MAX_POINTS = 1500
 MAX_STEP_ITEMS = 60
 MAX_TEXT = 4000
 
-_LINES = (
-    ("model", "the model's choice", False),
-    ("pass", "pass@n", True),
-    ("oracle", "best grade", True),
-    ("majority", "majority vote", True),
-    ("weighted_majority", "majority weighted by score", True),
-    ("softmax_majority", "majority weighted by exp(score)", True),
-    ("random", "a random candidate", True),
+# Key, name, colour and dashes (drawn, left out, ... in points): lines are told apart without their colours too.
+_LINES: tuple[tuple[str, str, str | None, list[int]], ...] = (
+    ("model", "the model's choice", None, []),
+    ("pass", "pass@n", "#8c6bb1", [7, 3]),
+    ("oracle", "best grade", "#8c6bb1", [7, 3]),
+    ("majority", "majority vote", "#e69f00", [4, 2]),
+    ("weighted_majority", "majority weighted by score", "#009e73", [7, 2, 2, 2]),
+    ("softmax_majority", "majority weighted by exp(score)", "#56b4e9", [7, 2, 2, 2, 2, 2]),
+    ("random", "a random candidate", "#8a94a6", [2, 2]),
 )
-_LINE_COLORS = ("#8c6bb1", "#8c6bb1", "#e69f00", "#009e73", "#56b4e9", "#8a94a6")
+
+
+def is_graded(run: Run) -> bool:
+    """Whether candidates have grades on a scale of their own, of which there are no percent."""
+    return any(not 0 <= grade <= 1 for row in run.rows for grade in row.get("grades") or ())
+
+
+def _is_judged(run: Run) -> bool:
+    """Whether candidates are right or wrong: all grades are 1 or 0."""
+    return run.results["form"] == "best-of-n" and all(g in (0, 1) for row in run.rows for g in row.get("grades") or ())
 
 
 def histogram_of(run: Run) -> dict[str, Any] | None:
@@ -51,8 +60,11 @@ def _kinds(run: Run) -> Iterator[tuple[str, list[float]]]:
         yield "wrong steps", [score for score, right in steps if not right]
     elif form == "best-of-n":
         graded = [pair for row in scored for pair in zip(row["scores"]["candidates"], row["grades"], strict=True)]
-        yield "right candidates", [score for score, grade in graded if grade >= 0.5]
-        yield "wrong candidates", [score for score, grade in graded if grade < 0.5]
+        if _is_judged(run):
+            yield "right candidates", [score for score, grade in graded if grade]
+            yield "wrong candidates", [score for score, grade in graded if not grade]
+        else:
+            yield "candidates", [score for score, _ in graded]
     elif any("probabilities" in row["scores"] for row in scored):
         yield "pairs", [p for row in scored if (p := probability_of(row)) is not None]
     else:
@@ -90,39 +102,47 @@ def margin_of(row: Mapping[str, Any]) -> float | None:
 
 
 def scatter_of(run: Run) -> dict[str, Any] | None:
-    """Scores against lengths: [x, y, right?] a point; None where nothing has a length."""
+    """Scores against lengths: [x, y, 1 right, 0 wrong or None] a point; None where nothing has a length."""
     form = run.results["form"]
     scored = [row for row in run.rows if "scores" in row and row.get("responses")]
     if form == "preference":
-        x, y = "characters, chosen less rejected", "margin"
-        points = [point for row in scored if (point := _margin_point(row)) is not None]
+        compared = any("probabilities" in row["scores"] for row in scored)
+        x, y = "characters, chosen less rejected", "probability less 0.5" if compared else "margin"
+        points = [point for row in scored for point in _margin_points(row)]
     else:
         x, y = "characters", "score"
-        points = [point for row in scored for point in _response_points(row)]
+        judged = _is_judged(run)
+        points = [point for row in scored for point in _response_points(row, judged)]
     if len(points) < 2:
         return None
     rho = spearman([p[0] for p in points], [p[1] for p in points])
     told = "undefined" if rho is None else f"{rho:+.2f}"
     step = max(1, -(-len(points) // MAX_POINTS))
-    drawn = f"; every {step}th of {len(points)} is drawn" if step > 1 else ""
-    return {"points": points[::step], "x": x, "y": y, "note": f"Spearman's correlation {told}{drawn}."}
+    drawn = f" One in {step} of {len(points)} points is drawn." if step > 1 else ""
+    what = "a chosen response against a rejected one" if form == "preference" else "a response"
+    note = f"A point is {what}. Spearman's correlation: {told}.{drawn}"
+    return {"points": points[::step], "x": x, "y": y, "note": note}
 
 
-def _margin_point(row: Mapping[str, Any]) -> list[Any] | None:
-    margin = margin_of(row)
-    chosen, rejected = (row["responses"].get(name) for name in ("chosen", "rejected"))
-    if margin is None or not chosen or not rejected:
-        return None
-    lengths = [np.mean([response["characters"] for response in group]) for group in (chosen, rejected)]
-    return [round(float(lengths[0] - lengths[1]), 1), margin, int(margin > 0)]
+def _margin_points(row: Mapping[str, Any]) -> Iterator[list[Any]]:
+    """Every chosen response against every rejected one, as `bench.bias` reads them."""
+    chosen, rejected = ([r["characters"] for r in row["responses"].get(name) or ()] for name in ("chosen", "rejected"))
+    if "probabilities" in row["scores"]:
+        p = probability_of(row)
+        margins = [] if p is None else [(chosen[0] - rejected[0], p - 0.5)]
+    else:
+        sides = (("chosen", chosen), ("rejected", rejected))
+        pairs = itertools.product(*(zip(lengths, row["scores"][name], strict=True) for name, lengths in sides))
+        margins = [(m - n, a - b) for (m, a), (n, b) in pairs if a is not None and b is not None]
+    yield from ([length, margin, int(margin > 0)] for length, margin in margins)
 
 
-def _response_points(row: Mapping[str, Any]) -> Iterator[list[Any]]:
+def _response_points(row: Mapping[str, Any], judged: bool) -> Iterator[list[Any]]:
     for name, scores in row["scores"].items():
         responses = row["responses"].get(name) or ()
-        grades = row.get("grades") or [1.0] * len(scores)
+        grades = row["grades"] if judged else [None] * len(scores)
         for response, score, grade in zip(responses, scores, grades, strict=True):
-            yield [response["characters"], score, int(grade >= 0.5)]
+            yield [response["characters"], score, None if grade is None else int(grade)]
 
 
 def curves_of(run: Run, color: str) -> dict[str, Any] | None:
@@ -131,14 +151,17 @@ def curves_of(run: Run, color: str) -> dict[str, Any] | None:
     if not curve:
         return None
     lines = []
-    for (key, name, dashed), other in zip(_LINES, (color, *_LINE_COLORS), strict=True):
+    for key, name, other, dashes in _LINES:
         known = [point for point in curve if point.get(key) is not None]
         # Where grades are 0 and 1 the best grade is pass@n.
         if not known or (key == "oracle" and all(point.get("pass") is not None for point in curve)):
             continue
         points = [[p["n"], p[key], *(p["ci95"] if key == "model" else (None, None))] for p in known]
-        lines.append({"name": name, "color": other, "dashed": dashed, "points": points})
-    return {"lines": lines, "note": "Expectations over random subsets of n candidates; the band is a 95 % interval."}
+        lines.append({"name": name, "color": other or color, "dashes": dashes, "points": points})
+    share = not is_graded(run)
+    y = "accuracy" if share and all(point.get("pass") is not None for point in curve) else "mean grade"
+    note = "Expectations over random subsets of n candidates; the band is a 95 % interval."
+    return {"lines": lines, "share": share, "y": y, "note": note}
 
 
 def steps_of(runs: Sequence[Run]) -> dict[str, Any] | None:
@@ -151,20 +174,22 @@ def steps_of(runs: Sequence[Run]) -> dict[str, Any] | None:
     right = [row for row in known if not _wrong_steps(row)][: MAX_STEP_ITEMS // 2]
     chosen = [row for pair in zip(wrong, right, strict=False) for row in pair]
     chosen += [row for row in (*wrong, *right) if row not in chosen]
-    everything = [score for run in runs for row in run.rows for score in row.get("scores", {}).get("steps", ())]
-    if not chosen or not everything:
+    if not chosen:
         return None
-    low, high = (0.0, 1.0) if min(everything) >= 0 and max(everything) <= 1 else _middle(everything)
     return {
         "items": [_step_item(row, [by_id.get(str(row["id"])) for by_id in rows]) for row in chosen],
-        "low": low,
-        "high": high,
-        "note": "Red is a low score, green a high one. Choose an item; the data say which step is wrong.",
+        "scales": [_scale_of(run) for run in runs],
+        "note": "Red is a low score, blue a high one, on the scale of each model. Steps are counted from 0; the data "
+        "say which one is wrong.",
     }
 
 
-def _middle(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.quantile(np.asarray(values), [0.05, 0.95])
+def _scale_of(run: Run) -> tuple[float, float]:
+    """The scores that get the first and the last colour: the ends of probabilities, else the 5 and 95 % quantiles."""
+    scores = [score for row in run.rows for score in row.get("scores", {}).get("steps", ())]
+    if not scores or (min(scores) >= 0 and max(scores) <= 1):
+        return 0.0, 1.0
+    low, high = np.quantile(np.asarray(scores), [0.05, 0.95])
     return float(low), float(high)
 
 

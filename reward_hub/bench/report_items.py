@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reward_hub.bench.finished_runs import Run
 from reward_hub.bench.report_figures import margin_of, prompt_text
-
-if TYPE_CHECKING:
-    from reward_hub.bench.report import Run
 
 MAX_TEXT = 1500
 MAX_RESPONSES = 6
@@ -52,6 +50,8 @@ def _texts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for i, response in enumerate(responses[:MAX_RESPONSES]):
             if "text" in response:
                 yield name if len(responses) == 1 else f"{name} {i}", _shortened(response["text"])
+        if len(responses) > MAX_RESPONSES:
+            yield name, f"({len(responses) - MAX_RESPONSES} more responses stand in items.jsonl)"
     for i, step in enumerate(row.get("steps") or ()):
         yield f"step {i}", _shortened(step)
 

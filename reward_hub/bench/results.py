@@ -9,7 +9,7 @@ import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import reward_hub
 from reward_hub.bench.items import Form, Item
@@ -17,6 +17,11 @@ from reward_hub.bench.items import Form, Item
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
     from reward_hub.bench.rules.result import BenchResult
+
+JudgeMode: TypeAlias = Literal["rating", "comparison"]
+"""How a judge answers: it rates responses one by one, or says which of two is the better one."""
+JUDGE_MODES: dict[str, JudgeMode] = {"outcome": "rating", "pairwise": "comparison"}
+"""By the judge's kind."""
 
 _RULES = {
     "rewardbench": "rewardbench",
@@ -39,6 +44,25 @@ def rule_of(suite: str | None, form: Form, items: Sequence[Item]) -> str | None:
     if form == "process":
         return "prmbench" if any("classification" in item.truth for item in items) else "processbench"
     return None if form == "instruction" else form
+
+
+def default_options(
+    suite: str | None, rule: str | None, *, judge: JudgeMode | None = None, whole: bool = True
+) -> dict[str, Any]:
+    """The arguments that a rule has unless others are given.
+
+    Args:
+        judge: how the judge answers, where one does: some suites count judges by a rule of their own.
+        whole: the items are all of the suite's.
+    """
+    options: dict[str, Any] = {}
+    published = {"rewardbench": True, "rewardbench2": "rating", "llmbar": judge}
+    if judge is not None and suite in published:
+        options["judge"] = published[suite]
+    # A part of the data, or data of one's own, may hold wrong solutions alone.
+    if rule == "processbench" and (suite is None or not whole):
+        options["allow_one_sided"] = True
+    return options
 
 
 def computed(

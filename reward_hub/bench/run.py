@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_hub.bench.data import Data, read_path
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
-from reward_hub.bench.results import computed, rule_of
+from reward_hub.bench.results import JUDGE_MODES, computed, default_options, rule_of
 from reward_hub.bench.rows import item_row
 from reward_hub.bench.scoring import require_scorable, score_items
 from reward_hub.bench.suites import named
@@ -67,8 +67,16 @@ def evaluate(
     require_scorable(form, rm)
     scored = [result for window in _windows(items) for result in score_items(rm, window, step_delimiter=step_delimiter)]
     rows = [item_row(item, result, texts=texts) for item, result in zip(items, scored, strict=True)]
-    found, rows = computed(rows, form=form, rule=rule_of(suite, form, items), options=rule_options)
+    rule = rule_of(suite, form, items)
+    options = default_options(suite, rule, judge=JUDGE_MODES.get(rm.kind) if _is_judge(rm) else None)
+    found, rows = computed(rows, form=form, rule=rule, options=options | dict(rule_options or {}))
     return Evaluation(found["metrics"], rows, found["notes"])
+
+
+def _is_judge(rm: BaseRM) -> bool:
+    from reward_hub.judge import LLMJudge
+
+    return isinstance(rm, LLMJudge)
 
 
 def load_items(

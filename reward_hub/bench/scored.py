@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from reward_hub.errors import RewardHubError
@@ -36,10 +36,19 @@ def totals(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tokens_scored": None if not counts or None in counts else sum(counts),
         "truncated": any(part.get("truncated") for part in parts),
     }
-    usages = [part["usage"] for part in parts if part.get("usage")]
+    usages = [usage for part in parts for usage in _usages_of(part)]
     if usages:
         used = {name: [usage.get(name) for usage in usages] for name in _USED}
         found["usage"] = {name: None if None in counts else sum(counts) for name, counts in used.items()}
         costs = [usage.get("cost") for usage in usages]
         found["cost"] = None if None in costs else sum(costs)
     return found
+
+
+def _usages_of(details: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """A judge's usage, or those of the judges in an ensemble."""
+    if details.get("usage"):
+        yield details["usage"]
+        return
+    for member in details.get("members", ()):
+        yield from _usages_of(member)

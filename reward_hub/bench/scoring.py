@@ -89,9 +89,16 @@ def _score_steps(rm: BaseRM, items: Sequence[Item]) -> list[Scored]:
     return [
         {"error": details["error"]}
         if steps is None
-        else {"scores": {"steps": [_signed(rm, step) for step in steps]}, **totals([details])}
+        else {"scores": _step_scores(rm, steps, details), **totals([details])}
         for steps, details in scored
     ]
+
+
+def _step_scores(rm: BaseRM, steps: Sequence[float], details: Mapping[str, Any]) -> dict[str, list[float]]:
+    found = {"steps": [_signed(rm, step) for step in steps]}
+    # PRMBench judges two of its classes by redundancy where a model has a number for it (ReasonEval).
+    redundancy = (details.get("attributes") or {}).get("redundancy")
+    return found | ({"redundancy": list(redundancy)} if redundancy is not None else {})
 
 
 def _messages(conversation: Conversation) -> list[dict[str, Any]]:

@@ -219,7 +219,8 @@ def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
         raise ValueError(f"A correlation needs two lists of one length, got {len(a)} and {len(b)}.")
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return None
-    # Scaled first, so that squares neither overflow nor vanish.
+    # Scaled first, so that sums and squares neither overflow nor vanish.
+    a, b = a / np.abs(a).max(), b / np.abs(b).max()
     a, b = (a - a.mean()) / np.ptp(a), (b - b.mean()) / np.ptp(b)
     return float(np.clip((a @ b) / math.sqrt((a @ a) * (b @ b)), -1.0, 1.0))
 
@@ -241,7 +242,10 @@ def summary(values: Sequence[float]) -> dict[str, float | int]:
     table = np.asarray(values, dtype=np.float64)
     if not len(table):
         return {"n": 0}
-    found = {"mean": table.mean(), "std": table.std(), "min": table.min(), "max": table.max()}
+    # Scaled, so that sums and squares do not overflow; by a power of two, so that nothing is rounded by it.
+    scale = math.ldexp(1.0, math.frexp(np.abs(table).max())[1] - 1)
+    scaled = table / scale
+    found = {"mean": scaled.mean() * scale, "std": scaled.std() * scale, "min": table.min(), "max": table.max()}
     quantiles = {name: np.quantile(table, share) for name, share in _QUANTILES}
     return {"n": len(table), **{name: float(value) for name, value in (found | quantiles).items()}}
 
@@ -252,6 +256,12 @@ def histograms(groups: Mapping[str, Sequence[float]], *, n_bins: int = 40) -> di
     The bins span all values; the last one holds its upper edge. A single value gets bins around it.
     """
     tables = {name: np.asarray(values, dtype=np.float64) for name, values in groups.items()}
-    edges = np.histogram_bin_edges(np.concatenate(list(tables.values())), bins=n_bins)
+    everything = np.concatenate(list(tables.values()))
+    low, high = float(everything.min()), float(everything.max())
+    # Values too close for edges between them stand in the middle of wider bins.
+    least = 2 * n_bins * float(np.spacing(max(abs(low), abs(high))))
+    if high - low < least:
+        low, high = low - max(0.5, least), high + max(0.5, least)
+    edges = np.linspace(low, high, n_bins + 1)
     counted = {name: np.histogram(table, bins=edges)[0].tolist() for name, table in tables.items()}
     return {"edges": edges.tolist(), **counted}

@@ -7,11 +7,13 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import typer
 
+from reward_hub.bench.scored import Scored
 from reward_hub.cli import Commands
 from reward_hub.cli.bench_data import DataOptions, load_benchmark
 from reward_hub.cli.bench_files import Benchmark, BenchRun, Shard
@@ -22,11 +24,50 @@ from reward_hub.cli.bench_table import print_results
 from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions, command_of
 from reward_hub.cli.usage import UsageError
 
+_N_REPORTED = 20  # failed items named on stderr
+
+# Options of rewardbench's scripts that have no counterpart by name, and what is said instead.
+_OF_REWARDBENCH = {
+    "--best-of": "best-of-n data is read by --data FILE (prompt, candidates, correct), or say --suite rewardbench2.",
+    "--force-local": "say --judge --load-method vllm.",
+    "--num-gpus": "say --engine-option tensor_parallel_size=N.",
+    "--num-threads": "say --max-concurrency N.",
+    "--pref-sets": "say --dataset allenai/preference-test-sets, and one of its splits with --split.",
+    "--quantized": "no model is quantized here; --dtype bfloat16 halves the memory.",
+    "--ref-free-type": "say --family implicit --option reference_free=true, for `avg` with --length-normalize.",
+    "--vllm-gpu-util": "say --engine-option gpu_memory_utilization=X.",
+    "--wandb-run": "name the model that the run made with --model, and its --revision.",
+}
+
 
 class _SubCommands(Commands):
     """Commands beside the run itself."""
 
     files: ClassVar[dict[str, str]] = {"compare": "bench_compare", "report": "bench_report"}
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        for name in (_with_hyphens(argument.partition("=")[0]) for argument in args):
+            if name in _OF_REWARDBENCH:
+                raise UsageError(f"{name} of rewardbench: {_OF_REWARDBENCH[name]}")
+        given = [option for option in self.make_parser(ctx).parse_args(list(args))[2] if _holds_one_value(option)]
+        for option in given:
+            # Of two values the parser would take the last one and say nothing of the other.
+            if given.count(option) > 1:
+                several = " Several models are an --ensemble FILE." if option.name == "model" else ""
+                raise UsageError(f"{option.opts[0]} is given twice, and takes one value.{several}")
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.files:
+            raise UsageError(
+                f"{args[0]!r} is neither a command ({', '.join(self.files)}) nor the value of an option. An option "
+                "takes one value, a switch none; several models or judges are an --ensemble FILE."
+            )
+        return super().resolve_command(ctx, args)
+
+
+def _holds_one_value(option: Any) -> bool:
+    return not (option.multiple or option.count or option.is_flag)
 
 
 def _with_hyphens(name: str) -> str:
@@ -84,12 +125,15 @@ def run(
         return
     hub.check(model.model)
     source = Source.of(model, load)
+    if model.scores is not None:
+        _refuse_options_of_scoring(data, out)
     if hub.wanted and out.out is None:
         # What the hub may yet refuse is kept, in the folder that `rewardbench` writes to.
         out = dataclasses.replace(out, out=Path("results") / source.name.strip("./").replace("/", "--"))
     benchmark = load_benchmark(data, judge=source.judge)
     with tempfile.TemporaryDirectory() as nowhere:
-        bench_run = _run_of(out, Path(nowhere), settings=source.settings() | data.settings())
+        settings = source.settings() | data.settings()
+        bench_run = _run_of(out, Path(nowhere), settings=settings, files=source.files())
         results = _results(benchmark, bench_run, source)
     if results is None:
         return
@@ -106,7 +150,19 @@ def run(
 app.callback(invoke_without_command=True)(command_of(run))
 
 
-def _run_of(out: OutOptions, nowhere: Path, *, settings: dict[str, Any]) -> BenchRun:
+def _refuse_options_of_scoring(data: DataOptions, out: OutOptions) -> None:
+    said = {
+        "--step-delimiter": data.step_delimiter,
+        "--num-shards": out.num_shards,
+        "--shard": out.shard,
+        "--retry-errors": out.retry_errors or None,
+    }
+    for name, value in said.items():
+        if value is not None:
+            raise UsageError(f"{name} is of a run that scores; with --scores none does.")
+
+
+def _run_of(out: OutOptions, nowhere: Path, *, settings: dict[str, Any], files: Sequence[Path]) -> BenchRun:
     shard = _shard(out)
     if out.out is None and shard.count > 1:
         raise UsageError("several shards need --out DIR, where their scores meet.")
@@ -120,6 +176,7 @@ def _run_of(out: OutOptions, nowhere: Path, *, settings: dict[str, Any]) -> Benc
         chunk_size=out.chunk_size,
         # One bar is enough for processes that share a terminal.
         progress=False if out.progress is None and shard.index else out.progress,
+        files=files,
     )
 
 
@@ -137,10 +194,16 @@ def _shard(out: OutOptions) -> Shard:
 
 def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[str, Any] | None:
     """What results.json holds; None where other shards are still to come."""
+    try:
+        bench_run.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {bench_run.out} cannot be written: {error.strerror}.") from error
     if source.options.scores is not None:
         if (bench_run.out / "parts").exists() and not bench_run.overwrite:
             raise UsageError(f"{bench_run.out} holds the run of a model. Say another --out, or --overwrite.")
-        return write_results(benchmark, bench_run, source.recorded(benchmark), source.facts(), {})
+        scored = source.recorded(benchmark)
+        _report_failures(benchmark, scored)
+        return write_results(benchmark, bench_run, scored, source.facts(), {})
     score_shard(benchmark, bench_run, source.load)
     missing = missing_shards(benchmark, bench_run)
     if missing:
@@ -148,3 +211,12 @@ def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[
         print(f"Shard {bench_run.shard} is complete; still to come: {names}.", file=sys.stderr)
         return None
     return merged(benchmark, bench_run)
+
+
+def _report_failures(benchmark: Benchmark, scored: Sequence[Scored]) -> None:
+    results = zip(benchmark.items, scored, strict=True)
+    failed = [(item.id, result["error"]) for item, result in results if "error" in result]
+    for name, error in failed[:_N_REPORTED]:
+        print(f"item {name}: {error['type']}: {error['message']}", file=sys.stderr)
+    if len(failed) > _N_REPORTED:
+        print("further items failed, and are written with their errors", file=sys.stderr)

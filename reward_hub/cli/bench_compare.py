@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +28,10 @@ def run(
     """Compare two runs item by item: McNemar's exact test, and a paired bootstrap of the difference in accuracy."""
     from reward_hub.bench.statistics import compare_runs
 
+    items, others = _items(first), _items(second)
+    _require_same_data(first, items, second, others)
     try:
-        found = compare_runs(_items(first), _items(second), shared_only=shared_only)
+        found = compare_runs(items, others, shared_only=shared_only)
     except ValueError as error:
         raise UsageError(str(error).replace("shared_only=True", "--shared-only")) from error
     if as_json:
@@ -53,4 +56,27 @@ def _items(folder: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise UsageError(f"{folder} holds no items.jsonl; is the run complete?")
     with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+        try:
+            items = [json.loads(line) for line in file]
+        except ValueError as error:
+            raise UsageError(f"{path} is not what a run wrote: {error}.") from error
+    if not any(item.get("correct") is not None for item in items):
+        raise UsageError(f"{path} says of no item whether it is right; there is nothing to compare.")
+    return items
+
+
+def _require_same_data(first: Path, items: Sequence[dict[str, Any]], second: Path, others: Sequence[Any]) -> None:
+    """Rows without an id have their number for one, and so the same ids in any two data sets."""
+    known = {(other["id"], other["subset"]): other for other in others}
+    for item in items:
+        other = known.get((item["id"], item["subset"]), {})
+        for name in ("prompt", "steps", "label", "error_steps", "grades"):
+            if name in item and name in other and item[name] != other[name]:
+                raise UsageError(f"item {item['id']!r} has another {name} in {second} than in {first}: other data.")
+        if "responses" in item and "responses" in other and _sizes(item) != _sizes(other):
+            raise UsageError(f"item {item['id']!r} has other responses in {second} than in {first}: other data.")
+
+
+def _sizes(item: dict[str, Any]) -> dict[str, list[int]]:
+    """Of the responses, because their texts may not have been written."""
+    return {name: [response["characters"] for response in group] for name, group in item["responses"].items()}

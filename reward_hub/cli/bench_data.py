@@ -5,20 +5,18 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import typer
 
 from reward_hub.bench.data import Data, HubData, read_hub, read_path
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
+from reward_hub.bench.results import JudgeMode, default_options
 from reward_hub.bench.suites import NAMES, Suite, named, suite_of_hub
 from reward_hub.cli.bench_files import Benchmark
 from reward_hub.cli.option_groups import named_values
 from reward_hub.cli.usage import UsageError
 from reward_hub.rows import RowFormatError
-
-JudgeMode: TypeAlias = Literal["rating", "comparison"]
-"""How a judge answers: it rates responses one by one, or says which of two is the better one."""
 
 _DATA = "Data"
 _DEFAULT_SUITE = "rewardbench"
@@ -98,10 +96,13 @@ def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> B
         UsageError: the options contradict each other, or the data cannot be read.
         DataUnavailableError: the hub cannot be reached; says what to download.
     """
+    path = options.dataset if options.load_json and options.data is None else options.data
+    if path is not None and not Path(path).exists():
+        raise UsageError(f"there is no file or folder {path}, where the data should be.")
     try:
         suite = _suite(options)
         items, form, data = _suite_items(suite, options) if suite is not None else _own_items(options)
-    except (RowFormatError, FileNotFoundError) as error:
+    except RowFormatError as error:
         raise UsageError(str(error)) from error
     partial = options.limit is not None and options.limit < len(items)
     items = items[: options.limit]
@@ -127,6 +128,8 @@ def _suite(options: DataOptions) -> Suite | None:
             return named(options.suite)
         except LookupError as error:
             raise UsageError(f"--suite: {error.args[0]}") from error
+    if options.load_json and options.data is None and options.dataset is None:
+        raise UsageError("--load-json is said of a local file: --dataset FILE.")
     if options.dataset is not None and not options.load_json:
         return suite_of_hub(options.dataset)
     # With nothing said it is what `rewardbench` runs by itself.
@@ -193,11 +196,5 @@ def _rule_options(
         if form != "process":
             raise UsageError("--threshold is of labelled steps; the data hold none.")
         rule_options["threshold"] = options.threshold
-    if judge is not None and suite is not None:
-        published = {"rewardbench": True, "rewardbench2": "rating", "llmbar": judge}
-        if suite.name in published:
-            rule_options.setdefault("judge", published[suite.name])
-    # A part of the data, or data of one's own, may hold wrong solutions alone.
-    if rule == "processbench" and (suite is None or options.limit is not None):
-        rule_options.setdefault("allow_one_sided", True)
-    return rule_options
+    name = None if suite is None else suite.name
+    return default_options(name, rule, judge=judge, whole=options.limit is None) | rule_options

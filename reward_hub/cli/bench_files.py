@@ -74,6 +74,7 @@ class BenchRun:
     Attributes:
         settings: all that the scores depend on beside data and weights.
         texts: write prompts and responses into items.jsonl.
+        files: local files and folders that the scores depend on.
     """
 
     out: Path
@@ -84,6 +85,7 @@ class BenchRun:
     retry_errors: bool = False
     chunk_size: int = 256
     progress: bool | None = None
+    files: Sequence[Path] = ()
 
     def part(self, name: str, shard: Shard | None = None) -> Path:
         """`scores.jsonl` -> DIR/parts/scores-0-of-1.jsonl"""
@@ -97,6 +99,14 @@ class BenchRun:
     @property
     def results_path(self) -> Path:
         return self.out / "results.json"
+
+
+def changed_since(paths: Sequence[Path], when: float) -> bool:
+    """Whether a file or folder, or anything in it, was written, or put in its place, after a time."""
+    inside = (part for path in paths for part in (path, *path.rglob("*")))
+    # A file that is copied keeps its own time of change; `st_ctime` tells when it came here.
+    stats = (part.stat() for part in inside if part.exists())
+    return any(max(stat.st_mtime, stat.st_ctime) > when for stat in stats)
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

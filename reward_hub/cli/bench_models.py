@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import hashlib
+import inspect
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reward_hub.bench.results import ModelFacts
+from reward_hub.bench.ensemble_file import ensemble_of, kind_of_judges, local_files
+from reward_hub.bench.results import JUDGE_MODES, JudgeMode, ModelFacts
 from reward_hub.bench.scored import Scored
-from reward_hub.cli.bench_data import JudgeMode
 from reward_hub.cli.bench_files import Benchmark
 from reward_hub.cli.option_groups import LoadOptions, load_model, named_values
 from reward_hub.cli.usage import UsageError
@@ -21,15 +23,25 @@ from reward_hub.rows import RowFormatError
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
+_Read = TypeVar("_Read")
+
 _MODEL = "Model"
-_JUDGE_MODES: dict[str, JudgeMode] = {"outcome": "rating", "pairwise": "comparison"}
 # Those options of loading that a judge has too.
 _OF_JUDGES = ("load_method", "api_base", "timeout_s", "max_retries", "max_concurrency", "engine_option")
+# Arguments of LLMJudge that have an option here, under another name or to other ends.
+_BY_OPTION = ("model", "rubric", "engine", "engine_options", "api_key")
 # What costs time or money alone; a resumed run may have others.
 _NEUTRAL_OF_JUDGES = (
     *("prices", "budget", "token_budget", "requests_per_minute", "tokens_per_minute"),
     *("max_concurrency", "timeout_s", "deadline_s", "max_retries", "engine_options"),
 )
+
+
+# A run's settings and command line are written into its results, which may be pushed.
+_SECRETS = {
+    "api_key": "keys come from REWARD_HUB_API_KEY or OPENAI_API_KEY",
+    "token": "tokens come from HF_TOKEN or `hf auth login`",
+}
 
 
 # `raw` of FastChat, under which rewardbench runs models without a template: the texts, with nothing around them.
@@ -98,7 +110,6 @@ class ModelOptions:
             "--not-quantized", help="As it is in any case: no model is quantized unasked.", rich_help_panel=_MODEL
         ),
     ] = False
-    wandb_run: Annotated[str | None, typer.Option(hidden=True)] = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,8 +126,9 @@ class Source:
         Raises:
             UsageError: they do not, or no model is said.
         """
-        if options.wandb_run is not None:
-            raise UsageError("--wandb-run: name the model that the run made with --model, and its --revision.")
+        for option, pairs in (("--judge-option", options.judge_option), ("--engine-option", load.engine_option)):
+            for name in named_values(option, pairs).keys() & _SECRETS.keys():
+                raise UsageError(f"{option} {name}: {_SECRETS[name]}; what is typed here is written into results.json.")
         said = [name for name in ("model", "ensemble", "scores") if getattr(options, name) is not None]
         if len(said) != 1:
             found = f"not {' and '.join('--' + name for name in said)}" if said else "found none of them"
@@ -149,16 +161,19 @@ class Source:
 
     @property
     def judge(self) -> JudgeMode | None:
-        """How a judge answers, for suites that count judges by a rule of their own; None for other models."""
+        """How a judge, or an ensemble of judges alone, answers, for suites that count judges by a rule of their own."""
+        if self.options.ensemble is not None:
+            return JUDGE_MODES.get(self._of_ensemble(kind_of_judges) or "")
         if not self.options.judge:
             return None
         with self._judge() as judge:
-            return _JUDGE_MODES.get(judge.kind)
+            return JUDGE_MODES.get(judge.kind)
 
     def settings(self) -> dict[str, Any]:
         """What the scores depend on, as plain JSON."""
         if self.options.ensemble is not None:
-            return {"ensemble": str(self.options.ensemble)}
+            # Not what it says, for it may hold a key.
+            return {"ensemble": str(self.options.ensemble), "ensemble_sha256": self._of_ensemble(_sha256_of)}
         settings = {"model": self.options.model, **self.load_options.settings()}
         if not self.options.judge:
             return settings
@@ -168,6 +183,15 @@ class Source:
             "judge": {name: value for name, value in given.items() if name not in _NEUTRAL_OF_JUDGES},
         }
 
+    def files(self) -> list[Path]:
+        """Files and folders that the scores depend on; those that a name on the hub stands for are not among them."""
+        if self.options.ensemble is not None:
+            return self._of_ensemble(local_files)
+        load = self.load_options
+        named = (self.options.model, load.reference, load.adapter, load.checkpoint, load.tokenizer)
+        template = load.chat_template if load.chat_template and "{" not in load.chat_template else None
+        return [Path(name) for name in (*named, template) if name is not None and Path(name).exists()]
+
     def load(self) -> BaseRM:
         """Load the model.
 
@@ -176,16 +200,18 @@ class Source:
             RewardHubError: it cannot be loaded.
         """
         if self.options.ensemble is not None:
-            from reward_hub.bench.ensemble_file import ensemble_of
-
-            try:
-                return ensemble_of(self.options.ensemble)
-            except (OSError, TypeError, ValueError) as error:
-                raise UsageError(f"--ensemble {self.options.ensemble}: {error}") from error
+            return self._of_ensemble(ensemble_of)
         assert self.options.model is not None
         if self.options.judge:
             return self._judge()
         return load_model(self.options.model, _on_own_device(self.load_options))
+
+    def _of_ensemble(self, read: Callable[[Path], _Read]) -> _Read:
+        assert self.options.ensemble is not None
+        try:
+            return read(self.options.ensemble)
+        except (OSError, TypeError, ValueError) as error:
+            raise UsageError(f"--ensemble {self.options.ensemble}: {_said(error)}") from error
 
     @property
     def _rubric(self) -> str | None:
@@ -198,6 +224,7 @@ class Source:
         from reward_hub.judge import LLMJudge
 
         load, arguments = self.load_options, named_values("--judge-option", self.options.judge_option)
+        _check_judge_options(arguments.keys())
         arguments["load_method"] = "api" if load.load_method == "auto" else load.load_method
         arguments |= {"api_base": load.api_base, "max_retries": load.max_retries}
         arguments |= {"max_concurrency": load.max_concurrency, "rubric": self._rubric}
@@ -225,7 +252,7 @@ class Source:
         try:
             return recorded(benchmark.items, self.options.scores, benchmark.form, partial=benchmark.partial)
         except (RowFormatError, OSError) as error:
-            raise UsageError(str(error)) from error
+            raise UsageError(f"--scores: {_said(error)}") from error
 
     def facts(self) -> ModelFacts:
         """Of recorded scores, whose model is not known."""
@@ -236,6 +263,30 @@ def _refuse_load_options(load: BenchLoadOptions, why: str, *, taken: Sequence[st
     for field in dataclasses.fields(load):
         if field.name not in taken and getattr(load, field.name) != field.default:
             raise UsageError(f"--{field.name.replace('_', '-')} is of a reward model that is loaded; {why}.")
+
+
+def _check_judge_options(names: Iterable[str]) -> None:
+    from reward_hub.judge import LLMJudge
+
+    known = inspect.signature(LLMJudge).parameters.keys() - {*_OF_JUDGES, *_BY_OPTION}
+    for name in names:
+        if name in (*_OF_JUDGES, *_BY_OPTION):
+            raise UsageError(f"--judge-option {name}: there is an option of its own for it, see --help.")
+        if name not in known:
+            raise UsageError(
+                f"--judge-option {name}: LLMJudge has no such argument; known: {', '.join(sorted(known))}."
+            )
+
+
+def _sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _said(error: Exception) -> str:
+    """The words of an error, those of the system with the file first."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}."
+    return str(error)
 
 
 def _is_template(text: str) -> bool:

@@ -10,8 +10,25 @@ from typing import Annotated
 import typer
 
 from reward_hub.cli.usage import UsageError
+from reward_hub.located import BUILTIN_PREFIX
 
 _HUB = "Hub"
+
+
+def _on_hub(name: str) -> bool:
+    """Whether the hub may have this name."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
+
+
+def _is_here(model: str) -> bool:
+    return Path(model).exists() or model.startswith(BUILTIN_PREFIX)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +59,15 @@ class PublishOptions:
             rich_help_panel=_HUB,
         ),
     ] = False
+    do_not_save: Annotated[
+        bool,
+        typer.Option(
+            "--do-not-save",
+            "--disable-beaker-save",
+            help="As it is in any case: nothing is pushed unasked.",
+            rich_help_panel=_HUB,
+        ),
+    ] = False
 
     @property
     def wanted(self) -> bool:
@@ -51,14 +77,20 @@ class PublishOptions:
         """Refuse before anything is scored what could not be published after.
 
         Raises:
-            UsageError: privacy of nothing that is pushed, or no model whose card could be meant.
+            UsageError: privacy of nothing that is pushed, no model whose card could be meant, or a name that no hub
+                has.
         """
+        if self.do_not_save and self.wanted:
+            raise UsageError("--do-not-save and an option that pushes contradict each other.")
         if self.private and not (self.push_to_hub or self.push_results_to_hub):
             raise UsageError("--private is said of scores that are pushed: --push-to-hub OWNER/NAME.")
-        if self.upload_model_metadata_to_hf and (model is None or Path(model).exists()):
+        if self.upload_model_metadata_to_hf and (model is None or not _on_hub(model) or _is_here(model)):
             raise UsageError(
                 "--upload-model-metadata-to-hf needs a --model on the hub; or say --model-card OWNER/NAME."
             )
+        for option, name in (("--push-to-hub", self.push_to_hub), ("--model-card", self.model_card)):
+            if name is not None and not _on_hub(name):
+                raise UsageError(f"{option} {name!r} is no name on the hub; write OWNER/NAME.")
 
     def publish(self, folder: Path, *, model: str | None) -> None:
         """Push what was asked for, and say on standard error where it is."""

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reward_hub.bench import report
+from reward_hub.bench.finished_runs import read_runs
 from reward_hub.cli.option_groups import LogOptions
 from reward_hub.cli.usage import UsageError
 from reward_hub.rows import RowFormatError
@@ -31,7 +32,7 @@ def run(
     """
     path = out / "report.html" if out.is_dir() or not out.suffix else out
     try:
-        runs = report.read_runs(folders)
+        runs = read_runs(folders)
         groups = report.page_groups(runs, max_items=max_items)
         report.write_page(runs, groups, path, title=title)
     except RowFormatError as error:

@@ -22,6 +22,7 @@ from reward_hub.cli.bench_files import (
     Benchmark,
     BenchRun,
     Shard,
+    changed_since,
     lines_of,
     n_lines_of,
     write_json,
@@ -43,11 +44,19 @@ def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM])
         UsageError: the folder holds another run, or the model cannot score such data.
         RewardHubError: the model cannot be loaded, or the engine failed on everything.
     """
-    run.part("plan.jsonl").parent.mkdir(parents=True, exist_ok=True)
+    parts = run.part("plan.jsonl").parent
+    parts.mkdir(parents=True, exist_ok=True)
+    others = [part for part in sorted(parts.glob("*-of-*.*")) if f"-of-{run.shard.count}." not in part.name]
+    if others and not run.overwrite:
+        raise UsageError(
+            f"{run.out} holds a run in another number of shards ({others[0].name}). Say another --out, or --overwrite "
+            "to start anew."
+        )
     places = run.shard.places(len(benchmark.items))
     _write_plan(benchmark, run, places)
     if run.overwrite:
-        for path in (run.items_path, run.results_path, run.part("times.jsonl"), run.part("model.json")):
+        own = (run.items_path, run.results_path, run.part("times.jsonl"), run.part("model.json"))
+        for path in (*own, *others):
             path.unlink(missing_ok=True)
 
     def load_and_note() -> BaseRM:
@@ -77,10 +86,31 @@ def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM])
         ),
         load_and_note,
     )
-    if summary.rows > summary.resumed:
+    if summary.rows == summary.resumed:
+        _require_same_model(run, load)
+    else:
         entry = {"started": started, "ended": _now(), "seconds": summary.seconds, "tokens": summary.n_tokens}
         write_lines(run.part("times.jsonl"), [*lines_of(run.part("times.jsonl")), entry])
     return summary
+
+
+def _require_same_model(run: BenchRun, load: Callable[[], BaseRM]) -> None:
+    """Refuse a finished run whose model is another one by now; where no file of it changed it is not loaded.
+
+    Raises:
+        UsageError: the files of the model are others than those that gave the scores.
+    """
+    noted = run.part("model.json")
+    if not noted.exists() or not changed_since(run.files, noted.stat().st_mtime):
+        return
+    with load() as rm:
+        was, now = json.loads(noted.read_text())["fingerprint"], rm.fingerprint
+    if was != now:
+        raise UsageError(
+            f"{run.out} was scored by another model: its fingerprint was {was}, this one's is {now}. "
+            "Say another --out, or --overwrite to start anew."
+        )
+    noted.touch()
 
 
 def _write_plan(benchmark: Benchmark, run: BenchRun, places: Sequence[int]) -> None:
@@ -122,6 +152,7 @@ def merged(benchmark: Benchmark, run: BenchRun) -> dict[str, Any]:
     """
     scored: list[Scored] = [{} for _ in benchmark.items]
     for shard in run.shard.all:
+        _require_same_steps(run, shard)
         plan = list(lines_of(run.part("plan.jsonl", shard)))
         for place, planned, result in zip(
             shard.places(len(benchmark.items)), plan, lines_of(run.part("scores.jsonl", shard)), strict=True
@@ -130,6 +161,16 @@ def merged(benchmark: Benchmark, run: BenchRun) -> dict[str, Any]:
                 raise UsageError(f"{run.out}: shard {shard} was scored from other data than {benchmark.data.name}.")
             scored[place] = result
     return write_results(benchmark, run, scored, _facts(run), _speed(run))
+
+
+def _require_same_steps(run: BenchRun, shard: Shard) -> None:
+    """The one setting that no fingerprint tells of; another machine may have the same model under another name."""
+    noted = run.part("scores.jsonl.run.json", shard)
+    # A shard without an item has none.
+    settings = json.loads(noted.read_text())["settings"] if noted.exists() else run.settings
+    was, here = (said.get("step_delimiter") for said in (settings, run.settings))
+    if was != here:
+        raise UsageError(f"{run.out}: the step delimiter of shard {shard} is {was!r}, that of {run.shard} {here!r}.")
 
 
 def _facts(run: BenchRun) -> ModelFacts:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,7 @@ def test_an_item_without_a_score_or_with_a_bad_row_has_failed_and_counts_as_wron
     assert results["metrics"]["overall"]["accuracy"] == pytest.approx(2 / 5)
     errors = [row["error"]["message"] for row in lines(tmp_path / "run" / "items.jsonl") if "error" in row]
     assert errors == ["row 4: the row has no 'rejected'.", f"{scores} has no scores of it."]
+    assert f"item e: InvalidConversationError: {scores} has no scores of it." in ended.err
 
 
 MODELS = (
@@ -197,7 +200,32 @@ def _right_by_majority(row: dict[str, Any]) -> bool:
         (("--scores", "{scores}", "--rubric", "x"), "--judge, --rubric and --judge-option go together"),
         (("--scores", "{data}"), "there is no 'chosen_score'"),
         (("--scores", "nowhere.jsonl"), "nowhere.jsonl"),
-        (("--model", "m", "--wandb-run", "x"), "--wandb-run: name the model"),
+        (("--model", "m", "--wandb-run", "x"), "--wandb-run of rewardbench: name the model"),
+        (("--model", "m", "--pref_sets"), "say --dataset allenai/preference-test-sets"),
+        (("--model", "m", "--best_of=8"), "best-of-n data is read by --data"),
+        (("--model", "m", "--num_gpus", "2"), "--engine-option tensor_parallel_size=N"),
+        (("--model", "m", "--vllm_gpu_util", "0.5"), "--engine-option gpu_memory_utilization=X"),
+        (("--model", "m", "--num_threads", "4"), "--max-concurrency N"),
+        (("--model", "m", "--force_local"), "--judge --load-method vllm"),
+        (("--model", "m", "--quantized"), "no model is quantized here"),
+        (("--model", "m", "--ref_free_type", "avg"), "--option reference_free=true"),
+        (
+            ("--model", "m", "--model=n"),
+            "--model is given twice, and takes one value. Several models are an",
+        ),
+        (("--model", "m", "n", "o"), "'n' is neither a command (compare, report) nor the value of an option"),
+        (("--model", "m", "--judge", "--judge-option", "mood=pairwise"), "--judge-option mood: LLMJudge has no such"),
+        (("--model", "m", "--judge", "--judge-option", "api_base=http://a"), "there is an option of its own for it"),
+        (("--model", "m", "--judge", "--judge-option", "api_key=sk"), "keys come from REWARD_HUB_API_KEY"),
+        (("--model", "m", "--engine-option", "token=hf"), "tokens come from HF_TOKEN"),
+        (("--model", "m", "--do_not_save", "--push-to-hub", "a/b"), "contradict each other"),
+        (("--model", "m", "--push-to-hub", "a b"), "--push-to-hub 'a b' is no name on the hub"),
+        (("--model", "m", "--model-card", "a/b/c"), "--model-card 'a/b/c' is no name on the hub"),
+        (("--model", "builtin/arithmetic-orm", "--upload-model-metadata-to-hf"), "needs a --model on the hub"),
+        (("--model", "m", "--out", "{data}"), "cannot be written: File exists"),
+        (("--scores", "{scores}", "--step-delimiter", "x"), "--step-delimiter is of a run that scores"),
+        (("--scores", "{scores}", "--num-shards", "1", "--shard", "0"), "--num-shards is of a run that scores"),
+        (("--scores", "{scores}", "--retry-errors"), "--retry-errors is of a run that scores"),
         (("--model", "m", "--chat-template", "tulu"), "'tulu' is neither a file nor a Jinja template"),
         (("--model", "m", "--force-truncation", "--truncation", "right"), "--force-truncation is --truncation left"),
         (("--model", "m", "--judge", "--dtype", "float32"), "--dtype is of a reward model that is loaded"),
@@ -215,6 +243,28 @@ def test_what_cannot_be_asked_is_bad_usage_and_says_what_to_type(
     ended = reward_hub("bench", "--data", pairs, *said)
     assert (ended.code, ended.out) == (2, "")
     assert words in ended.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--load_json",), "--load-json is said of a local file: --dataset FILE"),
+        (("--data", "nowhere/pairs"), "there is no file or folder nowhere/pairs"),
+        (("--suite", "llmbar", "--data", "nowhere"), "there is no file or folder nowhere"),
+        (("--dataset", "nowhere.json", "--load_json"), "there is no file or folder nowhere.json"),
+    ],
+)
+def test_data_that_are_not_there_are_named(
+    arguments: tuple[str, ...], words: str, reward_hub: Callable[..., Any]
+) -> None:
+    ended = reward_hub("bench", "--model", "builtin/arithmetic-orm", *arguments)
+    assert ended.code == 2
+    assert words in ended.err
+
+
+def test_options_that_may_be_repeated_may_be_repeated(pairs: str, scores: str, reward_hub: Callable[..., Any]) -> None:
+    rules = ("--rule-option", "a=1", "--rule-option", "b=2")
+    assert "has no option a, b" in reward_hub("bench", "--data", pairs, "--scores", scores, *rules).err
 
 
 def test_the_first_items_may_be_counted_by_scores_of_all(
@@ -276,6 +326,8 @@ def test_a_command_line_of_rewardbench_carries_over(
             "--max_length=32",
             "--force_truncation",
             "--not_quantized",
+            "--do_not_save",
+            "--disable_beaker_save",
             "--trust_remote_code",
             "--torch_dtype",
             "float32",
@@ -333,6 +385,84 @@ def test_a_finished_run_is_not_scored_again_and_another_one_does_not_mix_with_it
     assert changed.code == 2
     assert "has changed" in changed.err
     assert reward_hub(*model, "--overwrite").code == 0
+
+
+def test_a_finished_run_of_a_checkpoint_that_has_changed_since_is_refused(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    from reward_hub.builtin import path as folder_of
+
+    model = tmp_path / "model"
+    shutil.copytree(folder_of("arithmetic-orm"), model)
+    ensemble = tmp_path / "ensemble.yaml"
+    ensemble.write_text(f"members: [{{model: {model}}}]\n")
+    runs = [
+        ("bench", "--data", pairs, option, str(path), "--out", str(tmp_path / option))
+        for option, path in (("--model", model), ("--ensemble", ensemble))
+    ]
+    assert [reward_hub(*run).code for run in runs] == [0, 0]
+    os.utime(model / "config.json")  # written anew, with the same words
+    assert [reward_hub(*run).code for run in runs] == [0, 0]
+    tensors = {name: -tensor for name, tensor in load_file(model / "model.safetensors").items()}
+    save_file(tensors, model / "model.safetensors", metadata={"format": "pt"})
+    for ended in [reward_hub(*run) for run in (*runs, *runs)]:
+        assert ended.code == 2
+        assert "was scored by another model" in ended.err
+
+
+def test_an_ensemble_file_that_says_something_else_is_another_model(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    file = tmp_path / "ensemble.yaml"
+    run = ("bench", "--data", pairs, "--ensemble", str(file), "--out", str(tmp_path / "run"))
+    file.write_text("members: [{model: builtin/arithmetic-orm}]\n")
+    assert reward_hub(*run).code == 0
+    file.write_text("members: [{model: builtin/arithmetic-orm, weight: 2}]\nreduce: max\n")
+    ended = reward_hub(*run)
+    assert ended.code == 2
+    assert "was made with ensemble_sha256" in ended.err
+    file.write_text("{")
+    assert reward_hub(*run).code == 2
+
+
+def test_a_run_in_another_number_of_shards_does_not_mix_with_what_is_there(
+    pairs: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    run = ("bench", "--data", pairs, "--model", "builtin/arithmetic-orm", "--out", str(tmp_path / "run"))
+    assert reward_hub(*run).code == 0
+    sharded = (*run, "--num-shards", "2", "--shard", "0")
+    ended = reward_hub(*sharded)
+    assert ended.code == 2
+    assert "holds a run in another number of shards" in ended.err
+    assert reward_hub(*sharded, "--overwrite").code == 0
+    assert {path.name.partition("-of-")[2][0] for path in (tmp_path / "run" / "parts").iterdir()} == {"2"}
+
+
+def test_runs_over_different_data_of_the_same_ids_are_not_compared(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    """Rows without an id are numbered, so that any two data sets share theirs."""
+    reward_hub("bench", "--data", pairs, "--scores", scores, "--out", str(tmp_path / "one"))
+    for column, words in (("prompt", "has another prompt"), ("chosen", "has other responses")):
+        other = write(tmp_path / "other.jsonl", [row | {column: "quite another"} for row in PAIRS])
+        reward_hub("bench", "--data", other, "--scores", scores, "--out", str(tmp_path / "two"))
+        ended = reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path / "two"))
+        assert ended.code == 2
+        assert f"item 'a' {words}" in ended.err
+
+
+def test_what_cannot_be_compared_is_named(tmp_path: Path, reward_hub: Callable[..., Any]) -> None:
+    for text, words in (
+        ('{"id": 1', "is not what a run wrote"),
+        ('{"id": "1", "subset": null}\n', "nothing to compare"),
+    ):
+        (tmp_path / "items.jsonl").write_text(text)
+        ended = reward_hub("bench", "compare", str(tmp_path), str(tmp_path))
+        assert ended.code == 2
+        assert f"{tmp_path / 'items.jsonl'} " in ended.err
+        assert words in ended.err
 
 
 def test_two_runs_are_compared_item_by_item(

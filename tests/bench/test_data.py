@@ -103,6 +103,33 @@ def test_a_csv_cell_holds_json_or_text_and_no_text_is_altered(tmp_path: Path) ->
     }
 
 
+def test_several_responses_in_cells_of_csv_are_read_where_every_cell_of_the_column_holds_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["prompt", "chosen", "rejected"])
+        writer.writerow(["p", '["a", "b"]', '["c"]'])
+        writer.writerow(["p", "['d']", "plain"])
+    assert [row.record for row in read_path(str(path)).rows] == [
+        {"prompt": "p", "chosen": ["a", "b"], "rejected": '["c"]'},
+        {"prompt": "p", "chosen": ["d"], "rejected": "plain"},
+    ]
+    assert [record.args for record in caplog.records] == [("chosen",)]
+
+
+def test_an_empty_cell_of_csv_is_no_subset_but_an_empty_response(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,chosen,rejected,subset\np,a,,\n")
+    (row,) = read_path(str(tmp_path / "rows.csv")).rows
+    assert row.record == {"prompt": "p", "chosen": "a", "rejected": ""}
+
+
+def test_what_is_not_there_is_no_file_of_an_unknown_format(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        read_path(str(tmp_path / "nowhere"))
+
+
 def test_a_split_is_said_where_there_are_several(tmp_path: Path) -> None:
     path = several_splits_on_disk(tmp_path)
     with pytest.raises(RowFormatError, match="the splits train, test; say which with --split"):
@@ -110,6 +137,8 @@ def test_a_split_is_said_where_there_are_several(tmp_path: Path) -> None:
     assert items_of(path, split="test") == EXPECTED[:1]
     with pytest.raises(RowFormatError, match="has no split"):
         read_path(str(as_json(tmp_path)), split="test")
+    # As `datasets` calls the only split of a file, and command lines for `rewardbench` say it.
+    assert items_of(as_json(tmp_path), split="train") == EXPECTED
 
 
 def test_a_folder_of_files_is_one_data_set_and_says_which_file_a_row_is_of(tmp_path: Path) -> None:
@@ -178,6 +207,17 @@ def test_a_hub_without_the_data_says_what_to_download(hub: HubServer, tmp_path: 
     assert ended.returncode == 1
     assert "download https://huggingface.co/datasets/THU-KEG/RM-Bench, split 'train' elsewhere" in ended.stderr
     assert "(total_dataset.json), and say --suite rm-bench --data PATH" in ended.stderr
+
+
+def test_data_on_the_hub_that_cannot_be_parsed_say_what_to_download(hub: HubServer, tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    (folder / "test.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n{"prompt"')
+    hub.add("org/torn", folder)
+    ended = bench(hub, tmp_path, "--dataset", "org/torn", "--split", "test", "--model", "builtin/arithmetic-orm")
+    assert ended.returncode == 1
+    assert "org/torn cannot be had from the hub: DatasetGenerationError: " in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_without_a_network_the_error_is_the_same(hub: HubServer, tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ TURNS = [("user", "2+2?"), ("assistant", "4")]
     [
         {"prompt": "2+2?", "chosen": "4", "rejected": "5"},
         {"instruction": "2+2?", "chosen": ["4"], "rejected": ["5"]},
+        {"input": "2+2?", "chosen": "4", "rejected": "5"},
         {"prompt": [USER], "chosen": "4", "rejected": "5"},
         {"prompt": [USER], "chosen": [assistant("4")], "rejected": [assistant("5")]},
         {"prompt": "2+2?", "chosen": assistant("4"), "rejected": assistant("5")},
@@ -54,6 +55,7 @@ TURNS = [("user", "2+2?"), ("assistant", "4")]
     ids=[
         "texts",
         "lists",
+        "input",
         "prompt-messages",
         "responses-as-messages",
         "one-message",
@@ -144,6 +146,8 @@ def test_a_label_that_names_no_step_is_refused(truth: dict[str, Any], words: str
         {"candidates": [{"text": "x", "grade": 1.0, "answer": "1"}, {"text": "y", "grade": 0.0}]},
         {"responses": ["x", "y"], "grades": [1, 0], "answers": [1, None]},
         {"candidates": [{"content": "x"}, {"content": "y"}], "grade": [1, 0], "answers": [1, None]},
+        {"candidates": [{"response": None, "text": "x"}, {"response": "y", "text": None}], "grade": [1, 0]}
+        | {"answers": [1, None]},
         {"candidates": [{"role": "assistant", "content": c, "correct": c == "x"} for c in "xy"], "answers": [1, None]},
     ],
 )
@@ -160,6 +164,7 @@ def test_candidates_carry_their_grades_in_either_place(record: dict[str, Any]) -
         ({"candidates": ["x", "y"], "correct": [True]}, "for each of the 2"),
         ({"candidates": ["x"], "grades": [float("nan")]}, "candidate 0 is nan"),
         ({"candidates": ["x"], "grades": ["good"]}, "'good'; a number"),
+        ({"candidates": ["x"], "grades": [10**400]}, "candidate 0 is 1000"),
         ({"candidates": [], "correct": []}, "at least one candidate"),
         ({"candidates": ["x"], "correct": [1], "answers": ["1", "2"]}, "one text a candidate"),
         ({"candidates": [{"reply": "x", "correct": 1}]}, "has none of 'response'"),
@@ -194,6 +199,13 @@ def test_columns_of_two_forms_or_of_none_are_refused() -> None:
         form_of(rows(both))
     with pytest.raises(RowFormatError, match=r"\(text\) fit no form"):
         form_of(rows({"text": "x"}))
+
+
+def test_data_without_rows_or_without_a_readable_one_say_so() -> None:
+    with pytest.raises(RowFormatError, match="there are no rows"):
+        form_of([])
+    with pytest.raises(RowFormatError, match="no row can be read; row 3: torn"):
+        form_of([Row(3, None, "torn"), Row(4, None, "torn too")])
 
 
 def test_the_digest_changes_with_anything_that_a_score_or_a_metric_depends_on() -> None:

@@ -241,6 +241,43 @@ def _told(row: dict[str, Any]) -> list[float | None]:
     return probabilities
 
 
+def test_what_the_judges_of_an_ensemble_used_and_cost_is_summed(
+    live: RunBench, sample: Callable[..., str], judge: JudgeServer, tmp_path: Path
+) -> None:
+    members = [
+        {"judge": name, "api_base": judge.api_base, "rubric": "Rate it from 1 to 5.", "prices": [1.0, 2.0]}
+        for name in ("j", "jj")
+    ]
+    file = tmp_path / "judges.json"
+    file.write_text(json.dumps({"members": [*members, {"model": "builtin/arithmetic-orm", "truncation": "left"}]}))
+    run = live("--suite", "llmbar", "--data", sample(LLMBAR, 10), "--ensemble", str(file))
+    n_calls = 10 * 2 * 2
+    used = {"calls": n_calls, "prompt_tokens": 100 * n_calls, "completion_tokens": 20 * n_calls}
+    assert run.results["run"]["usage"] == used
+    assert run.results["run"]["cost"] == pytest.approx(n_calls * (100 * 1.0 + 20 * 2.0) / 1e6)
+    assert len(judge.asked) == n_calls
+
+
+@pytest.mark.parametrize("mode", ["pointwise", "pairwise"])
+def test_an_ensemble_of_judges_is_counted_as_one_judge_is(
+    mode: str, live: RunBench, judge: JudgeServer, tmp_path: Path
+) -> None:
+    """In RewardBench a judge's tie is half right, that of a model wrong."""
+    pairs = [{"subset": "hep-cpp", "prompt": f"{i}?", "chosen": "yes", "rejected": "no" * (i % 3)} for i in range(12)]
+    data, file = tmp_path / "pairs.jsonl", tmp_path / "judges.json"
+    data.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    rubric = "Rate it from 1 to 5."
+    members = [{"judge": "j", "api_base": judge.api_base, "rubric": rubric, "mode": mode, "parse_retries": 0}]
+    file.write_text(json.dumps({"members": members}))
+    model = ("--judge", "--model", "j", "--api-base", judge.api_base, "--rubric", rubric)
+    options = ("--judge-option", f"mode={mode}", "--judge-option", "parse_retries=0")
+    run = ("--suite", "rewardbench", "--data", str(data), "--overwrite")
+    one = live(*run, *model, *options)
+    ensemble = live(*run, "--ensemble", str(file))
+    assert [row["correct"] for row in ensemble.rows] == [row["correct"] for row in one.rows]
+    assert 0.5 in [row["correct"] for row in one.rows]
+
+
 @pytest.mark.parametrize("n", PARTS)
 def test_three_judges_decide_by_majority(
     n: int | None, live: RunBench, sample: Callable[..., str], judge: JudgeServer, tmp_path: Path, reward_hub: RunBench

@@ -75,6 +75,25 @@ def test_a_second_push_goes_into_the_same_data_set(hub: HubServer, files: list[s
     assert name.startswith(f"datasets/{USER}/")
 
 
+def test_a_name_without_an_owner_is_ones_own_and_may_be_private(hub: HubServer, files: list[str]) -> None:
+    done = bench(hub, *files, "--push-to-hub", "mine", "--private")
+    assert done.returncode == 0, done.stderr
+    assert set(hub.files(f"datasets/{USER}/mine")) == {"items.jsonl", "results.json", "README.md"}
+    assert hub.repos[f"datasets/{USER}/mine"].private
+
+
+def test_a_card_whose_metadata_cannot_be_read_is_left_and_named(
+    hub: HubServer, files: list[str], tmp_path: Path
+) -> None:
+    broken = CARD.replace("license:", "{")
+    (tmp_path / "model" / "README.md").write_text(broken, encoding="utf-8")
+    hub.add("org/broken", tmp_path / "model")
+    done = bench(hub, *files, "--model-card", "org/broken")
+    assert done.returncode == 1
+    assert "error: The metadata in the card of org/broken cannot be read" in done.stderr
+    assert hub.files("org/broken")["README.md"].decode() == broken
+
+
 def test_metrics_go_into_the_cards_metadata_and_leave_its_words(hub: HubServer, files: list[str]) -> None:
     done = bench(hub, *files, "--model-card", "org/model")
     assert done.returncode == 0, done.stderr
@@ -99,6 +118,19 @@ def test_metrics_of_a_later_run_take_the_place_of_earlier_ones(
     assert bench(hub, *files, "--model-card", "org/model").returncode == 0
     metadata = yaml.safe_load(hub.files("org/model")["README.md"].decode().split("---")[1])
     assert [r["metrics"][0]["value"] for r in metadata["model-index"][0]["results"]] == [1.0, 1.0, 1.0]
+
+
+def test_without_a_token_or_a_hub_the_error_says_what_to_look_at_and_the_results_stay(
+    hub: HubServer, files: list[str], tmp_path: Path
+) -> None:
+    nameless = bench(hub, *files, "--push-results-to-hub", token="")
+    hub.stop()
+    away = [bench(hub, *files, *option) for option in (("--push-to-hub", "org/s"), ("--model-card", "org/model"))]
+    for done in (nameless, *away):
+        assert done.returncode == 1
+        assert "Traceback" not in done.stderr
+        assert f"The results are in {tmp_path / 'out'}; check network, HF_ENDPOINT and HF_TOKEN" in done.stderr
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["n"] == 6
 
 
 def test_a_refusal_of_the_hub_is_an_error_and_the_results_stay(

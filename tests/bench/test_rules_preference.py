@@ -20,6 +20,14 @@ def test_a_pair_is_won_with_a_strictly_greater_score() -> None:
     assert result.to_dict()["n_failed"] == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"), [(10**400, "too large"), (1e308, "1e+308"), (float("nan"), "nan"), (None, "missing")]
+)
+def test_a_score_that_is_no_finite_number_makes_a_failed_item(number: float | None, reason: str) -> None:
+    (item,) = preference.score([pair(0, [1.0, number], 0.0)]).items
+    assert (item.correct, item.error) == (0.0, f"score chosen[1] is {reason}")
+
+
 def test_ties_may_count_half() -> None:
     rows = [pair(0, 1.0, 1.0), pair(1, [1.0, 2.0], [1.0, 0.0]), compared(2, [0.5]), compared(3, [None, None])]
     found = [item.correct for item in preference.score(rows, ties="half").items]

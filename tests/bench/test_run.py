@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from judge_server import Answer, Asked, completion, judge_server
 
+from reward_hub import AutoRM
 from reward_hub.base import BaseRM
 from reward_hub.bench import evaluate
 from reward_hub.bench.data import Data
@@ -26,7 +27,7 @@ from reward_hub.cli.bench_files import Benchmark, BenchRun, Shard
 from reward_hub.cli.bench_run import merged, missing_shards, score_shard
 from reward_hub.cli.usage import UsageError
 from reward_hub.errors import BackendError, ServerError
-from reward_hub.rows import Row
+from reward_hub.rows import Row, RowFormatError
 
 
 class BatchRM(BaseRM):
@@ -116,6 +117,15 @@ def test_a_shard_of_other_data_is_not_merged(tmp_path: Path) -> None:
         merged(other, run)
 
 
+def test_shards_of_different_step_delimiters_are_not_merged(tmp_path: Path) -> None:
+    """A delimiter is no part of a model's fingerprint."""
+    for index in (0, 1):
+        run = BenchRun(tmp_path, settings={"step_delimiter": str(index)}, shard=Shard(index, 2))
+        score_shard(benchmark(5), run, BatchRM)
+    with pytest.raises(UsageError, match="the step delimiter of shard 0-of-2 is '0', that of 1-of-2 '1'"):
+        merged(benchmark(5), run)
+
+
 def test_an_item_that_fails_costs_that_item_alone_and_is_scored_again_when_asked(tmp_path: Path) -> None:
     bench = benchmark(6, bad=(1,))
     run = BenchRun(tmp_path, {}, chunk_size=2)
@@ -156,6 +166,17 @@ def test_in_memory_the_rows_and_metrics_are_those_of_the_files(tmp_path: Path) -
         evaluate(BatchRM())
     with pytest.raises(TypeError, match="of the form 'process'"):
         evaluate(BatchRM(), str(path), suite="prmbench", form="preference")
+
+
+def test_in_memory_ones_own_solutions_may_be_wrong_alone(tmp_path: Path) -> None:
+    """As on the command line; of a whole suite it is an error."""
+    path = tmp_path / "solutions.jsonl"
+    path.write_text(json.dumps({"problem": "1 + 1?", "steps": ["1 + 1", "= 3"], "label": 1}) + "\n")
+    with AutoRM.load("builtin/arithmetic-prm") as rm:
+        overall = evaluate(rm, str(path)).metrics["overall"]
+        assert (overall["n"], overall["correct_accuracy"], overall["f1"]) == (1, None, None)
+        with pytest.raises(RowFormatError, match="F1 needs solutions with an error and solutions without"):
+            evaluate(rm, str(path), suite="processbench")
 
 
 def test_the_python_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import statistics as stdlib
@@ -203,8 +204,23 @@ def test_summaries_agree_with_the_standard_library(values: list[float]) -> None:
     assert [found[name] for name in ("mean", "std", "median", "min", "max")] == pytest.approx(expected)
 
 
+def test_the_largest_scores_have_a_summary_and_a_correlation() -> None:
+    huge = [4e307, -4e307, 4e307, -4e307]
+    found = summary(huge)
+    assert (found["mean"], found["std"]) == (0.0, 4e307)
+    assert pearson(huge, huge) == pytest.approx(1.0)
+    assert pearson([4e307, 4e307, 3e307, 4e307, 4e307], [1, 1, 0, 1, 1]) == pytest.approx(1.0)
+
+
 def test_nothing_has_an_empty_summary() -> None:
     assert summary([]) == {"n": 0}
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.0], [1e17, 1e17 + 16], [0.1 + 0.2, 0.3], [-3.3e38, 3.3e38]])
+def test_values_however_close_or_far_get_a_histogram(values: list[float]) -> None:
+    found = histograms({"a": values})
+    assert sum(found["a"]) == len(values)
+    assert all(low < high for low, high in itertools.pairwise(found["edges"]))
 
 
 def test_histograms_share_their_bins_and_lose_nothing() -> None:

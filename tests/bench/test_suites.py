@@ -97,6 +97,12 @@ def test_judgebench_turns_labels_into_chosen_and_rejected(
     assert shown(item) == ("x", category, ["q"], texts, {"label": label}, None)
 
 
+def test_a_judgebench_pair_of_no_known_source_has_no_subset(tmp_path: Path) -> None:
+    row = {"id": 1, "prompt": "p", "chosen": "a", "rejected": "b"}
+    (item,) = load("judgebench", tmp_path, row, file="pairs-gpt.jsonl")
+    assert item.subset is None
+
+
 def test_processbench_knows_the_split_by_the_id(tmp_path: Path) -> None:
     row = {"id": "gsm8k-0", "generator": "g", "problem": "p", "steps": ["a", "b"], "final_answer_correct": False}
     items = load("processbench", tmp_path, row | {"label": 1}, row | {"label": 2, "id": "math-0"}, file="gsm8k.json")

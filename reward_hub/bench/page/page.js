@@ -7,10 +7,12 @@ function card(title, note, size, ...children) {
   return html("section", { class: `card ${size}` }, html("h3", {}, title), note ? html("p", { class: "quiet" }, note) : null, ...children);
 }
 
-function swatch(entry) {
-  const mark = html("span", { class: entry.dashed ? "swatch dashed" : "swatch" });
-  mark.style.background = entry.color;
-  mark.style.borderColor = entry.color;
+// A square, a ring, or for curves the line as it is drawn.
+function swatch({ color, dashes, ring }) {
+  const mark = svg("svg", { class: "swatch", width: dashes ? 28 : 11, height: 11, "aria-hidden": "true" });
+  if (dashes) mark.append(svg("path", { d: "M0 5.5H28", stroke: color, "stroke-width": 2.2, "stroke-dasharray": dashes.join(" ") || "none" }));
+  else if (ring) mark.append(svg("circle", { cx: 5.5, cy: 5.5, r: 4, fill: "none", stroke: color, "stroke-width": 1.5 }));
+  else mark.append(svg("rect", { width: 11, height: 11, rx: 3, fill: color }));
   return mark;
 }
 
@@ -24,7 +26,7 @@ function sortable(columns, rows, { pageSize = rows.length, kind = "table", filte
   let start = 0;
   const head = html("tr");
   const body = html("tbody");
-  const count = html("span", { class: "quiet" });
+  const count = html("span", { class: "quiet", "aria-live": "polite" });
   const back = html("button", { type: "button", onclick: () => move(-pageSize) }, "Previous");
   const next = html("button", { type: "button", onclick: () => move(pageSize) }, "Next");
 
@@ -87,8 +89,13 @@ function line(row, columns) {
   const node = html("tr", {}, ...cells);
   if (row.more) {
     node.className = "item";
+    // A press of the button is a click on the row.
+    const button = html("button", { type: "button", class: "opens", "aria-expanded": "false" }, ...cells[0].childNodes);
+    cells[0].append(button);
     node.addEventListener("click", () => {
-      if (node.classList.toggle("open")) {
+      const open = node.classList.toggle("open");
+      button.setAttribute("aria-expanded", String(open));
+      if (open) {
         const opened = html("td", { colspan: columns.length });
         opened.append(row.more());
         node.after(html("tr", { class: "more" }, opened));
@@ -98,7 +105,8 @@ function line(row, columns) {
   return node;
 }
 
-function verdict(correct) {
+function verdict(correct, share) {
+  if (!share && typeof correct === "number") return figure(correct);
   if (correct === null || correct === undefined) return html("span", { class: "quiet" }, "–");
   if (correct === 1) return html("span", { class: "right" }, "right");
   if (correct === 0) return html("span", { class: "wrong" }, "wrong");
@@ -106,7 +114,7 @@ function verdict(correct) {
 }
 
 function summary(group) {
-  const columns = [{ name: "Model" }, ...group.measures.map((measure) => ({ name: measure.name, number: true }))];
+  const columns = [{ name: "Model" }, ...group.measures.map((measure) => ({ ...measure, number: true }))];
   const rows = group.runs.map((run) => ({
     cells: [legend([run]), ...run.measures.map((value, i) => shown(value, group.measures[i]))],
     values: [run.name, ...run.measures.map((value) => (Array.isArray(value) ? value[0] : value))],
@@ -135,50 +143,57 @@ function bars(group) {
         note: entry === null ? "" : `${group.runs[i].name}\n${row.name}: ${percent(entry[0])}` + (entry[1] === null ? "" : `\n95 % interval ${percent(entry[1])} to ${percent(entry[2])}`) + (entry[3] ? `\n${entry[3]} items` : ""),
       })),
     }));
-    const size = group.bars.length > 1 && part.rows.length < 9 ? "half" : "";
-    return card(part.title, part.note, size, legend(group.runs), barChart(rows, part.title));
+    const size = group.bars.length > 1 && group.bars.every((other) => other.rows.length < 9) ? "half" : "";
+    const said = rows.flatMap((row) => row.bars.map((bar) => bar.note.replaceAll("\n", ", "))).filter(Boolean);
+    return card(part.title, part.note, size, legend(group.runs), barChart(rows, `${part.title}: ${said.join("; ")}`));
   });
 }
 
-function distributions(group) {
-  return group.runs
-    .filter((run) => run.histogram)
-    .map((run) => {
-      const series = run.histogram.series.map((one, i) => ({ ...one, color: i === 0 ? run.color : "#8a94a6" }));
-      const size = group.runs.length > 1 ? "half" : "";
-      return card(`Scores of ${run.name}`, run.histogram.note, size, legend(series), histogram(run.histogram.edges, series, run.histogram.x, `scores of ${run.name}`));
-    });
+// Beside each other: the scores of a run, and how they go with length.
+function scores(group) {
+  const half = group.runs.some((run) => run.scatter) || group.runs.length > 1 ? "half" : "";
+  return group.runs.flatMap((run) => [run.histogram && distribution(run, half), run.scatter && lengths(run, half)].filter(Boolean));
 }
 
-function lengths(group) {
-  return group.runs
-    .filter((run) => run.scatter)
-    .map((run) => {
-      const size = group.runs.length > 1 ? "half" : "";
-      const key = legend([{ name: "right", color: run.color }, { name: "wrong", color: "var(--quiet)" }]);
-      return card(`Length bias of ${run.name}`, run.scatter.note, size, key, scatter(run.scatter.points, { xName: run.scatter.x, yName: run.scatter.y, color: run.color, label: `length bias of ${run.name}` }));
-    });
+function distribution(run, size) {
+  const { edges, x, note } = run.histogram;
+  const series = run.histogram.series.map((one, i) => ({ ...one, color: i === 0 ? run.color : "#8a94a6", dashes: i === 0 ? [] : [4, 2] }));
+  return card(`Scores of ${run.name}`, note, size, legend(series), histogram(edges, series, x, `scores of ${run.name}`));
+}
+
+function lengths(run, size) {
+  const { points, x, y, note } = run.scatter;
+  const judged = points.some((point) => point[2] !== null);
+  const key = judged ? [legend([{ name: "right", color: run.color }, { name: "wrong", color: "var(--quiet)", ring: true }])] : [];
+  const picture = scatter(points, { xName: x, yName: y, color: run.color, label: `length bias of ${run.name}. ${note}` });
+  return card(`Length bias of ${run.name}`, note, size, ...key, picture);
 }
 
 function curves(group) {
   return group.runs
     .filter((run) => run.curves)
-    .map((run) => card(`Best of n: ${run.name}`, run.curves.note, group.runs.length > 1 ? "half" : "", legend(run.curves.lines), curveChart(run.curves.lines, `best of n of ${run.name}`)));
+    .map((run) => {
+      const told = run.curves.lines[0].points.map((point) => `n = ${point[0]}: ${(run.curves.share ? percent : figure)(point[1])}`);
+      const picture = curveChart(run.curves, `best of n of ${run.name}, its choice at ${told.join(", ")}`);
+      return card(`Best of n: ${run.name}`, run.curves.note, group.runs.length > 1 ? "half" : "", legend(run.curves.lines), picture);
+    });
 }
-
 
 // Colours between the three of the scale, for a share in [0, 1].
 function tint(share) {
-  const stops = [[8, 78, 56], [44, 92, 62], [146, 52, 46]];
+  const stops = [[204, 51, 37], [240, 200, 80], [31, 111, 190]];
   const place = Math.max(0, Math.min(1, share)) * 2;
   const i = Math.min(1, Math.floor(place));
-  const mixed = stops[i].map((value, k) => value + (stops[i + 1][k] - value) * (place - i));
-  return `${mixed[0]} ${mixed[1]}% ${mixed[2]}%`;
+  return stops[i].map((value, k) => Math.round(value + (stops[i + 1][k] - value) * (place - i))).join(" ");
+}
+
+function scale([low, high]) {
+  return html("span", { class: "scaled quiet" }, figure(low), html("span", { class: "scale" }), figure(high));
 }
 
 function stepView(group) {
   if (!group.steps || group.steps.items.length === 0) return [];
-  const { items, low, high, note } = group.steps;
+  const { items, scales, note } = group.steps;
   const place = html("div", { "data-chart": "steps" });
   const select = html("select", { "aria-label": "item", onchange: () => draw(Number(select.value)) });
   items.forEach((item, i) => select.append(html("option", { value: i }, `${item.id}: ${item.truth}`)));
@@ -187,6 +202,7 @@ function stepView(group) {
     const item = items[i];
     const views = item.runs.map((scores, r) => {
       if (scores === null) return html("p", { class: "quiet" }, `${group.runs[r].name}: failed`);
+      const [low, high] = scales[r];
       const list = html("ol", { class: "steps" });
       scores.forEach((score, s) => {
         const row = html("li", { "data-score": score }, html("span", { class: "place" }, String(s)), html("span", {}, item.steps ? item.steps[s] : "(texts were not kept)"), html("span", { class: "score" }, figure(score)));
@@ -194,23 +210,25 @@ function stepView(group) {
         if (item.wrong.includes(s)) row.append(html("span", { class: "truth" }, s === item.wrong[0] ? "the first wrong step" : "a wrong step"));
         list.append(row);
       });
-      return html("div", {}, legend([group.runs[r]]), list);
+      const head = legend([group.runs[r]]);
+      head.append(scale(scales[r]));
+      return html("div", {}, head, list);
     });
     place.replaceChildren(item.prompt ? html("pre", {}, item.prompt) : "", ...views);
   }
 
   draw(0);
-  const scale = html("div", { class: "controls" }, select, html("span", { class: "quiet" }, figure(low)), html("span", { class: "scale" }), html("span", { class: "quiet" }, figure(high)));
-  return [card("Steps, coloured by score", note, "", scale, place)];
+  return [card("Steps, coloured by score", note, "", html("div", { class: "controls" }, select), place)];
 }
 
 function itemTable(group) {
   const named = group.items.some((item) => item.subset !== null);
-  const columns = [{ name: "item" }, ...(named ? [{ name: "subset" }] : []), ...group.runs.flatMap((run) => [{ name: group.item_value, number: true, color: run.color, title: `${run.name}: ${group.item_value}` }, { name: "verdict", title: `${run.name}: verdict` }])];
+  const judged = group.items.some((item) => item.runs.some((run) => run.correct !== null));
+  const columns = [{ name: "item" }, ...(named ? [{ name: "subset" }] : []), ...group.runs.flatMap((run) => [{ name: group.item_value, number: true, color: run.color, title: `${run.name}: ${group.item_value}` }, ...(judged ? [{ name: group.share ? "verdict" : "grade", title: `${run.name}: what the rule says of the item` }] : [])])];
   const rows = group.items.map((item) => ({
     item,
-    cells: [html("span", { class: "id", title: item.id }, item.id), ...(named ? [item.subset ?? ""] : []), ...item.runs.flatMap((run) => [run.error ? html("span", { class: "wrong", title: run.error }, "failed") : figure(run.value), verdict(run.correct)])],
-    values: [item.id, ...(named ? [item.subset] : []), ...item.runs.flatMap((run) => [run.value, run.correct])],
+    cells: [html("span", { class: "id", title: item.id }, item.id), ...(named ? [item.subset ?? ""] : []), ...item.runs.flatMap((run) => [run.error ? html("span", { class: "wrong", title: run.error }, "failed") : figure(run.value), ...(judged ? [verdict(run.correct, group.share)] : [])])],
+    values: [item.id, ...(named ? [item.subset] : []), ...item.runs.flatMap((run) => (judged ? [run.value, run.correct] : [run.value]))],
     more: () => texts(group, item),
   }));
   const words = html("input", { type: "search", placeholder: "Search items", "aria-label": "Search items", oninput: () => filters.changed() });
@@ -228,7 +246,7 @@ function itemTable(group) {
     },
   };
   rows.forEach(({ item }) => (item.search = [item.id, item.subset ?? "", ...(item.texts ?? []).map((part) => part[1])].join(" ").toLowerCase()));
-  const note = group.items_left_out ? `The first ${group.items.length} items; ${group.items_left_out} more stand in items.jsonl.` : "A row opens to show its texts and scores.";
+  const note = "A row opens to show its texts and scores." + (group.items_left_out ? ` These are the first ${group.items.length} items; ${group.items_left_out} more stand in items.jsonl.` : "");
   return card("Items", note, "", legend(group.runs), html("div", { class: "controls" }, words, only), ...sortable(columns, rows, { pageSize: PAGE_SIZE, kind: "items", filters }));
 }
 
@@ -249,20 +267,23 @@ function facts(group) {
 
 function comparisons(group) {
   if (!group.comparisons || group.comparisons.length === 0) return [];
-  const columns = [{ name: "First" }, { name: "Second" }, { name: "Difference", number: true }, { name: "95 % interval", number: true }, { name: "p (McNemar)", number: true }];
+  const signed = (value) => (value > 0 ? "+" : "") + (group.share ? (100 * value).toFixed(1) : figure(value));
+  const columns = [{ name: "First" }, { name: "Second" }, { name: "Difference", number: true }, { name: "95 % interval", number: true }, { name: "p (McNemar)", number: true, title: "McNemar's exact test, two-sided; for items that are right or wrong" }];
   const rows = group.comparisons.map((one) => ({
-    cells: [one.first, one.second, percent(one.difference), `${percent(one.low)} to ${percent(one.high)}`, figure(one.p)],
+    cells: [one.first, one.second, signed(one.difference), `${signed(one.low)} to ${signed(one.high)}`, figure(one.p)],
     values: [one.first, one.second, one.difference, one.low, one.p],
   }));
-  return [card("Side by side", "First minus second on the items that both scored; paired bootstrap.", "", ...sortable(columns, rows, { kind: "comparisons" }))];
+  const what = group.share ? "Mean of the verdicts (right is 100 %, wrong 0 %), first less second, in percentage points" : "Mean grade, first less second";
+  const note = `${what}, over the items for which both have a verdict; the interval is that of a paired bootstrap. It holds 0 where the two cannot be told apart.`;
+  return [card("Side by side", note, "", ...sortable(columns, rows, { kind: "comparisons", pageSize: 15 }))];
 }
 
 const main = document.getElementById("main");
 DATA.groups.forEach((group, g) => {
   const id = `suite-${g}`;
-  document.getElementById("contents").append(html("a", { href: `#${id}` }, group.title));
+  if (DATA.groups.length > 1) document.getElementById("contents").append(html("a", { href: `#${id}` }, group.title));
   const cards = html("div", { class: "cards" });
-  cards.append(summary(group), ...comparisons(group), ...bars(group), ...curves(group), ...distributions(group), ...lengths(group), ...stepView(group), itemTable(group), facts(group));
+  cards.append(summary(group), ...comparisons(group), ...bars(group), ...curves(group), ...scores(group), ...stepView(group), itemTable(group), facts(group));
   main.append(html("h2", { id }, group.title), cards);
 });
 document.documentElement.dataset.ready = "true";

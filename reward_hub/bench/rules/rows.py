@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,6 +11,8 @@ from typing import Any, TypeAlias
 from reward_hub.rows import RowFormatError
 
 Row: TypeAlias = Mapping[str, Any]
+
+_LARGEST = sys.float_info.max / 4
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,14 @@ def _fault(scores: Mapping[str, Any], may_miss: Sequence[str]) -> str | None:
         for i, value in enumerate(values if _is_list(values) else ()):
             if value is None and name not in may_miss:
                 return f"score {name}[{i}] is missing"
-            if isinstance(value, float) and not math.isfinite(value):
-                return f"score {name}[{i}] is {value}"
+            if isinstance(value, (int, float)) and not is_finite(value):
+                return f"score {name}[{i}] is {value if isinstance(value, float) else 'too large'}"
     return None
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite as a float, and so are differences of such. Whole numbers of JSON know no bound."""
+    return abs(value) <= _LARGEST
 
 
 def _is_list(value: Any) -> bool:

@@ -20,7 +20,7 @@ _LABELS = ("A>B", "B>A")
 def _read(record: dict[str, Any]) -> Item:
     subset = record.get("subset")
     if subset is None:
-        subset = category_of(str(record.get("source", "")))
+        subset = category_of(str(record["source"])) if "source" in record else None
     named = {**record, "id": record.get("pair_id", record["id"]), "subset": subset}
     if "chosen" in record and "rejected" in record:
         return preference_item(named)
