@@ -38,7 +38,8 @@ _SERVER_ARGUMENTS: dict[str, Any] = {
 # parallel workers, compilation) are not, so that a run may go on, and a cache serve, on another machine.
 _NUMBER_CHANGING = frozenset(
     {
-        *("quantization", "quantization_config", "load_format", "model_loader_extra_config", "model_weights"),
+        *("attn_implementation", "quantization", "quantization_config"),
+        *("load_format", "model_loader_extra_config", "model_weights"),
         *("kv_cache_dtype", "kv_cache_dtype_skip_layers", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
         *("hf_overrides", "model_class_overrides", "disable_sliding_window", "additional_config"),
         *("worker_cls", "worker_extension_cls"),
@@ -261,7 +262,11 @@ class AutoRM:
                 batch_size=batch_size,
                 numerics={
                     name: value
-                    for name, value in {"quantization_config": quantization_config, **engine_options}.items()
+                    for name, value in {
+                        "quantization_config": quantization_config,
+                        "attn_implementation": attn_implementation,
+                        **engine_options,
+                    }.items()
                     if name in _NUMBER_CHANGING and value is not None
                 },
             )

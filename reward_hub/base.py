@@ -142,6 +142,10 @@ class BaseRM:
         """Identifies weights, recipe and settings: two models of one fingerprint give one score."""
         return f"{type(self).__module__}.{type(self).__qualname__}:{self.name}"
 
+    def _n_trainings(self) -> int:
+        """How often this object was trained, after which its fingerprint is another one."""
+        return 0
+
     def close(self) -> None:
         """Give memory, processes and connections back."""
 

@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeAlias
 from reward_hub.base import BaseRM, CallOptions, Result, _rank_details
 from reward_hub.cache_disk import OnCorrupt, ScoreStore
 from reward_hub.errors import RewardHubError
-from reward_hub.fingerprints import derived_fingerprint, fingerprint_of
+from reward_hub.fingerprints import Settings, derived_fingerprint, fingerprint_of, settings_of, settings_written
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
 from reward_hub.wrapper_rm import WrapperRM, refuse_own
 
@@ -98,6 +98,8 @@ class CachedRM(WrapperRM):
         fingerprint: str | None = None,
     ) -> None:
         super().__init__(rm)
+        if fingerprint is not None and not (isinstance(fingerprint, str) and fingerprint):
+            raise TypeError(f"fingerprint={fingerprint!r}; a text that identifies the model is needed.")
         if not (rm.deterministic or allow_sampling):
             raise ValueError(
                 f"{self.name} samples: it gives another score each time, and a cache would keep the first. Set its "
@@ -105,7 +107,9 @@ class CachedRM(WrapperRM):
             )
         self._given_fingerprint = fingerprint
         self._fingerprint: str | None = None
-        self._keyed: Any = None
+        self._n_seen = 0
+        self._keyed: tuple[str, Any] = ("", None)
+        self._settings: Settings = []
         self._lock = threading.Lock()
         self._n_hits = 0
         self._n_misses = 0
@@ -115,9 +119,13 @@ class CachedRM(WrapperRM):
 
     @property
     def fingerprint(self) -> str:
-        """The model's; asked for once, on first use, as it may take reading the weights."""
+        """The model's; asked for on first use, as it may take reading the weights, and after a training."""
         with self._lock:
-            if self._fingerprint is None:
+            n_trainings = self.rm._n_trainings()
+            if self._fingerprint is None or n_trainings != self._n_seen:
+                self._n_seen = n_trainings
+                if self._given_fingerprint is None:
+                    self._settings = settings_of(self.rm)
                 self._fingerprint = self._given_fingerprint or fingerprint_of(self.rm)
                 self.max_length = self.rm.max_length  # known by now, if the model was loaded for this
             return self._fingerprint
@@ -139,6 +147,13 @@ class CachedRM(WrapperRM):
     def close(self) -> None:
         self._store.close()
         super().close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which uses the same folder."""
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_keyed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _lock=threading.Lock(), _keyed=("", None))
 
     # -- what is stored is read, the rest is asked of the model in one call ------------------------------------------
 
@@ -218,7 +233,7 @@ class CachedRM(WrapperRM):
         asked = self._look_up(keys(), options)
         results: list[Result] = []
         if asked.missing:
-            with asked.in_place(options):
+            with asked.in_place(options), self._noting_what_it_writes():
                 results = ask(asked.places)
         return self._finish(call, asked, results)
 
@@ -233,9 +248,21 @@ class CachedRM(WrapperRM):
         asked = await asyncio.to_thread(lambda: self._look_up(keys(), options))
         results: list[Result] = []
         if asked.missing:
-            with asked.in_place(options):
+            with asked.in_place(options), self._noting_what_it_writes():
                 results = await ask(asked.places)
         return await asyncio.to_thread(self._finish, call, asked, results)
+
+    @contextmanager
+    def _noting_what_it_writes(self) -> Iterator[None]:
+        """The first time: what a user's class writes to itself is no setting by which another `CachedRM` knows it."""
+        with self._lock:
+            first, self._settings = self._settings, []
+        before = settings_of(self.rm) if first else []
+        try:
+            yield
+        finally:
+            if first:
+                settings_written(first=first, before=before)
 
     def _look_up(self, keys: list[Key], options: CallOptions) -> _Asked:
         stored: dict[Key, ScoreDetails] = {}
@@ -275,7 +302,8 @@ class CachedRM(WrapperRM):
                 continue
             result, first = fresh[key], asked.missing[key] == place
             if isinstance(result, Exception):
-                placed.append(result if first else copy.copy(result))
+                # Ours are told their place, each its own; a user's may be of a class that cannot be copied.
+                placed.append(copy.copy(result) if isinstance(result, RewardHubError) and not first else result)
             else:
                 placed.append(_flagged(result, cached=not first))
         return placed
@@ -306,13 +334,16 @@ class CachedRM(WrapperRM):
         return [self._key(0, "rank", None, prompt, responses, None)]
 
     def _key(self, place: int, call: Call, how: Any, messages: tuple[Message, ...], *asked: Any) -> Key:
-        if self._keyed is None:
-            self._keyed = hashlib.blake2b(_encode([FORM, self.fingerprint]).encode(), digest_size=20)
+        fingerprint = self.fingerprint
+        keyed_for, keyed = self._keyed
+        if keyed_for != fingerprint:
+            keyed = hashlib.blake2b(_encode([FORM, fingerprint]).encode(), digest_size=20)
+            self._keyed = (fingerprint, keyed)
         try:
             text = _encode([call, how, [_turn(message) for message in messages], *asked])
         except (TypeError, ValueError):
             return place
-        digest = self._keyed.copy()
+        digest = keyed.copy()
         digest.update(text.encode())
         return str(digest.hexdigest())
 

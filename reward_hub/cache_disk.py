@@ -74,6 +74,23 @@ class TextDisk(diskcache.Disk):  # type: ignore[misc]
         """Nothing: we store no files, so a name in a row is not ours to delete."""
 
 
+class _TextCache(diskcache.Cache):  # type: ignore[misc]
+    """A cache in which a text of broken UTF-8 is one corrupt entry, in place of an error for the whole file."""
+
+    @property
+    def _con(self) -> sqlite3.Connection:
+        connection: sqlite3.Connection = super()._con
+        connection.text_factory = _text
+        return connection
+
+
+def _text(raw: bytes) -> str | bytes:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw
+
+
 class ScoreStore:
     """Texts by key, on disk; for any number of threads and processes.
 
@@ -107,13 +124,15 @@ class ScoreStore:
         self.n_errors = 0
         given = {"size_limit": size_limit, "eviction_policy": eviction}
         self._settings = {name: value for name, value in given.items() if value is not None}
-        self._lock = threading.Lock()
         self._warned = False
-        self._cache: Any = None
-        try:
-            self._cache = self._opened()
-        except _FAILURES as error:
-            self._failed("opened", error)
+        self._open()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_cache")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._open()
 
     @property
     def file(self) -> Path:
@@ -204,6 +223,14 @@ class ScoreStore:
 
     # -- inside --------------------------------------------------------------------------------------------------
 
+    def _open(self) -> None:
+        self._lock = threading.Lock()
+        self._cache: Any = None
+        try:
+            self._cache = self._opened()
+        except _FAILURES as error:
+            self._failed("opened", error)
+
     def _entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
         cache = self._cache
         if cache is None:
@@ -236,7 +263,13 @@ class ScoreStore:
         own = {name: value for name, value in DEFAULT_SETTINGS.items() if name not in _CHOSEN}
         # diskcache would evict inside of a transaction, where the file does not shrink: all there is would have to go.
         own["cull_limit"] = 0
-        return diskcache.Cache(str(self.directory), timeout=TIMEOUT_S, disk=TextDisk, **{**own, **self._settings})
+        cache = _TextCache(str(self.directory), timeout=TIMEOUT_S, disk=TextDisk, **{**own, **self._settings})
+        if cache.eviction_policy != "none" and not len(cache) and cache.volume() >= cache.size_limit:
+            logger.warning(
+                "size_limit=%d: the cache %s takes %d bytes without any entry, so nothing is kept. Give it more.",
+                *(cache.size_limit, self.directory, cache.volume()),
+            )
+        return cache
 
     def _failed(self, doing: str, error: Exception) -> None:
         if self.on_corrupt == "recompute" and _is_corrupt(error):
@@ -262,6 +295,8 @@ class ScoreStore:
                     if _is_broken(self.file):
                         aside = _set_aside(self.file)
                         logger.warning("The cache %s is corrupt (%s); it is now %s.", self.file, error, aside.name)
+                    else:
+                        logger.warning("The cache %s had to be opened again (%s).", self.file, error)
                 self._cache = self._opened()
             except _FAILURES as again:
                 logger.warning("The cache %s cannot be opened (%s); nothing is kept.", self.directory, again)
@@ -273,7 +308,9 @@ class UnreadableFile(Exception):  # noqa: N818 - as UnreadableEntry
 
 # What may be wrong with one entry, and with the folder.
 _UNREADABLE = (UnreadableEntry, ValueError, TypeError, LookupError, RecursionError)
-_FAILURES = (sqlite3.Error, diskcache.Timeout, OSError, UnreadableFile)
+# The last two are what diskcache stumbles over where the table Settings lost rows or has others under its hands, and
+# what Python makes of SQLite's message where that quotes bytes of a broken file.
+_FAILURES = (sqlite3.Error, diskcache.Timeout, OSError, UnreadableFile, TypeError, ValueError)
 
 
 def checksum(key: str, text: str) -> str:
@@ -299,6 +336,7 @@ def check_settings(file: Path) -> None:
     if not file.exists():
         return
     with closing(sqlite3.connect(file, timeout=TIMEOUT_S)) as connection:
+        connection.text_factory = _text
         tables = connection.execute("SELECT name FROM sqlite_master WHERE name = 'Settings'").fetchall()
         rows = connection.execute("SELECT key, value FROM Settings").fetchall() if tables else []
     for name, value in rows:
@@ -312,7 +350,7 @@ def check_settings(file: Path) -> None:
 
 def _is_corrupt(error: Exception) -> bool:
     """Whether the file itself is broken; the subclasses of DatabaseError tell of locks, space and permissions."""
-    return type(error) is sqlite3.DatabaseError or isinstance(error, UnreadableFile)
+    return type(error) is sqlite3.DatabaseError or isinstance(error, (UnreadableFile, TypeError, ValueError))
 
 
 def _is_broken(file: Path) -> bool:
@@ -321,7 +359,7 @@ def _is_broken(file: Path) -> bool:
         if not file.exists():
             return False
         with closing(sqlite3.connect(file, timeout=TIMEOUT_S)) as connection:
-            return bool(connection.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)])
+            return bool(connection.execute("PRAGMA integrity_check(1)").fetchall() != [("ok",)])
     except _FAILURES as error:
         return _is_corrupt(error)
 

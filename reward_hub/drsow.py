@@ -121,6 +121,7 @@ class DrSow(BaseRM):
             **engine_options,
         }
         self._trained: tuple[Path, Record] | None = None
+        self._times_trained = 0
         self._loaded: BaseRM | None = None
         self._lock = threading.Lock()
 
@@ -202,6 +203,7 @@ class DrSow(BaseRM):
         with self._lock:
             # The commit that was trained over, wherever a branch of that name moves to.
             self._trained, self._revision = trained, base.revision
+            self._times_trained += 1
         return trained[1].report
 
     def _scoring_record(self, chat_template: str | None) -> Scoring:
@@ -286,6 +288,9 @@ class DrSow(BaseRM):
     @property
     def fingerprint(self) -> str:
         return self._models().fingerprint
+
+    def _n_trainings(self) -> int:
+        return self._times_trained
 
     def close(self) -> None:
         """Give both models back; the next conversation would load them again."""

@@ -128,6 +128,7 @@ class RemoteRM(BaseRM):
         self.family = info.family
         self.kind = info.kind
         self.higher_is_better = info.higher_is_better
+        self.deterministic = info.deterministic
         self.max_length = info.max_length
         self.step_delimiter = info.step_delimiter
         self.info = info

@@ -25,6 +25,9 @@ class WrapperRM(BaseRM):
     def close(self) -> None:
         self.rm.close()
 
+    def _n_trainings(self) -> int:
+        return self.rm._n_trainings()
+
     def _default_aggregation(self) -> str:
         return self.rm._default_aggregation()
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import functools
 import json
+import logging
+import pickle
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from golden_sets import GoldenModels, GoldenSet
 from hypothesis import given
@@ -239,6 +245,20 @@ def test_with_on_error_none_a_failure_is_none_and_not_kept(cached):
         assert rm.asked[n] == (["broken", "a", "b"] if n == 0 else ["broken"])
     failures = wrapped._score_many([parse(c) for c in batch], CallOptions(on_error="none", first_index=0))
     assert failures[0] is not failures[2]
+
+
+def test_failures_of_a_class_that_cannot_be_copied_are_none_for_duplicates_too(cached):
+    class HttpError(Exception):
+        def __init__(self, message, *, status):
+            super().__init__(message)
+
+    class FailingRM(BaseRM):
+        def score(self, messages):
+            raise HttpError("gone", status=503)
+
+    results = cached(FailingRM()).score_batch([turns("a"), turns("a")], on_error="none", return_details=True)
+    assert [score for score, _ in results] == [None, None]
+    assert [details["error"] for _, details in results] == [{"type": "HttpError", "message": "gone"}] * 2
 
 
 def test_what_is_invalid_is_refused_before_the_cache_is_asked(cached):
@@ -502,6 +522,47 @@ def test_a_model_behind_a_server_is_cached_response_by_response(cached):
         remote.close()
 
 
+@pytest.mark.parametrize("fingerprint", ["own", "derived", "none"])
+def test_two_models_behind_servers_share_no_entry(fingerprint, cached):
+    """As one that is served again with another setting."""
+    from reward_hub.server.run import served_in_background
+
+    class ServedRM(BaseRM):
+        def __init__(self, scale):
+            self.scale = scale
+            self.held = object() if fingerprint == "none" else None
+
+        def score(self, messages):
+            return self.scale
+
+    class OwnRM(ServedRM):
+        @property
+        def fingerprint(self):
+            return f"own-{self.scale}"
+
+    scores = []
+    for scale in (1.0, 2.0):
+        served = OwnRM(scale) if fingerprint == "own" else ServedRM(scale)
+        with served_in_background(served) as address:
+            remote = AutoRM.load(served.name or type(served).__name__, load_method="api", api_base=address)
+            scores.append(cached(remote).score(turns("a")))
+            remote.close()
+    assert scores == [1.0, 2.0]
+
+
+def test_a_model_that_samples_behind_a_server_is_refused_too(cached):
+    from reward_hub.server.run import served_in_background
+
+    class JudgeRM(CountingRM):
+        deterministic = False
+
+    with served_in_background(JudgeRM()) as address:
+        remote = AutoRM.load("JudgeRM", load_method="api", api_base=address)
+        with pytest.raises(ValueError, match="samples"):
+            cached(remote)
+        remote.close()
+
+
 # whose scores
 
 
@@ -556,6 +617,17 @@ def test_a_cache_in_a_cache_is_the_model(cached, tmp_path):
     assert flag(inner.score(turns("a"), return_details=True)) is True
     assert outer.fingerprint == inner.fingerprint == "counting-1"
     inner._store.close()
+
+
+def test_a_copy_and_what_is_sent_to_another_process_use_the_same_folder(cached):
+    wrapped = cached(CountingRM())
+    wrapped.score(turns("a"))
+    for other in (pickle.loads(pickle.dumps(wrapped)), copy.deepcopy(wrapped), copy.copy(wrapped)):
+        assert flag(other.score(turns("a"), return_details=True)) is True
+        assert other.score(turns("bb")) == 2 / 7
+        other._store.close()
+    assert flag(wrapped.score(turns("bb"), return_details=True)) is True
+    assert wrapped.rm.asked == [["a"]]
 
 
 def test_closing_closes_the_model(tmp_path):
@@ -726,13 +798,13 @@ def test_a_users_wrapper_is_told_by_what_it_wraps():
 def test_a_model_that_cannot_be_told_from_others_is_refused_until_it_is_named(tmp_path):
     class OpenRM(BaseRM):
         def __init__(self, weight):
-            self.network = threading.Lock()
+            self.network = object()
             self.weight = weight
 
         def score(self, messages):
             return self.weight
 
-    with pytest.raises(TypeError, match=r"self\.network is a lock.*fingerprint="):
+    with pytest.raises(TypeError, match=r"self\.network is a object.*fingerprint="):
         CachedRM(OpenRM(1.0), cache_dir=tmp_path / "cache")
     first = CachedRM(OpenRM(1.0), cache_dir=tmp_path / "cache", fingerprint="open-1")
     second = CachedRM(OpenRM(2.0), cache_dir=tmp_path / "cache", fingerprint="open-2")
@@ -752,6 +824,213 @@ def test_a_changed_model_of_ours_is_refused_until_it_is_named(tmp_path):
         shifted = ShiftedRM(rm.model)
         with pytest.raises(TypeError, match="changes ModelRM, whose fingerprint does not tell"):
             CachedRM(shifted, cache_dir=tmp_path / "cache")
+
+
+@dataclass
+class Config:
+    scale: float
+    inner: Any = None
+
+
+@dataclass
+class HoldingRM(BaseRM):
+    """Holds anything."""
+
+    held: Any
+    words: list[str] = field(default_factory=list)
+
+    def score(self, messages):
+        return 1.0
+
+
+def times(k: float) -> Callable[[float], float]:
+    return lambda x: k * x
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        Config,
+        lambda n: SimpleNamespace(inner=Config(0.0, [n])),
+        lambda n: np.array([1.0, n]),
+        np.float32,
+        lambda n: ModuleType(f"scoring_v{n}"),
+        lambda n: functools.partial(max, n),
+        lambda n: [times(n), times(3.0)],
+        lambda n: {1: times(n), "1": times(3.0)},
+        lambda n: HoldingRM(n).score,
+        lambda n: functools.lru_cache(times(n)),
+    ],
+)
+def test_what_a_users_class_holds_tells_it_from_others(make):
+    fingerprints = [fingerprint_of(HoldingRM(make(n))) for n in (1.0, 2.0, 1.0)]
+    assert fingerprints[0] != fingerprints[1]
+    assert fingerprints[0] == fingerprints[2]
+
+
+def test_locks_and_loggers_say_nothing_about_a_model():
+    for make in (threading.Lock, threading.RLock, threading.Event, threading.local, logging.getLogger):
+        assert fingerprint_of(HoldingRM(make())) == fingerprint_of(HoldingRM(make()))
+
+
+class Network:
+    """Can be called, and holds what it gives."""
+
+    def __init__(self, weight: float) -> None:
+        self.weight = weight
+
+    def __call__(self, messages: Any) -> float:
+        return self.weight
+
+
+NETWORK = """
+class NetworkRM(BaseRM):
+    def score(self, messages):
+        return network(messages)
+"""
+
+
+def test_an_open_model_in_the_module_of_a_users_class_is_refused_as_one_in_an_attribute_is(tmp_path):
+    with pytest.raises(TypeError, match="network is a Network, which identifies no model"):
+        CachedRM(module(NETWORK, network=Network(1.0)).NetworkRM(), cache_dir=tmp_path / "cache")
+
+
+def test_the_same_code_with_another_import_is_another_model():
+    named = [times(2.0), times(2.0)]
+    for function, name in zip(named, ("scoring_v1", "scoring_v2"), strict=True):
+        function.__module__ = name
+    functions = [fingerprint_of(module(NETWORK, network=function).NetworkRM()) for function in named]
+    modules = [
+        fingerprint_of(module(NETWORK, network=ModuleType(name)).NetworkRM()) for name in ("scoring_v1", "scoring_v2")
+    ]
+    assert len({*functions, *modules}) == 4
+
+
+def test_a_class_of_the_program_itself_is_the_same_in_a_spawned_process():
+    names = ("__main__", "__mp_main__", "my_models")
+    fingerprints = [fingerprint_of(module(CLASS, __name__=name).MyRM()) for name in names]
+    assert fingerprints[0] == fingerprints[1]
+    assert fingerprints[0] != fingerprints[2]
+
+
+def test_an_attribute_is_not_taken_for_the_global_of_its_name():
+    text = CLASS.replace("self.top = top", "self.top = self.network = top")
+    assert fingerprint_of(module(text, network=Network(1.0)).MyRM()) == fingerprint_of(module(text).MyRM())
+
+
+def test_a_model_that_holds_itself_is_refused_in_words(tmp_path):
+    rm = HoldingRM(None)
+    rm.held = [rm]
+    with pytest.raises(TypeError, match="HoldingRM holds itself"):
+        CachedRM(rm, cache_dir=tmp_path / "cache")
+
+
+def test_a_class_that_inherits_a_users_fingerprint_is_told_by_its_code(cached):
+    class DoubledRM(CountingRM):
+        def _one(self, conversation):
+            return self._own_details(2.0 * len(conversation.response))
+
+    assert fingerprint_of(CountingRM()) == "counting-1"
+    assert [cached(CountingRM()).score(turns("a")), cached(DoubledRM()).score(turns("a"))] == [1 / 7, 2.0]
+
+
+@pytest.mark.parametrize("fingerprint", ["", 1])
+def test_a_given_fingerprint_is_a_text(fingerprint, tmp_path):
+    with pytest.raises(TypeError, match="fingerprint="):
+        CachedRM(CountingRM(), cache_dir=tmp_path / "cache", fingerprint=fingerprint)
+
+
+class NotingRM(BaseRM):
+    """Counts its calls, keeps the last, opens something late: all in attributes beside its one setting."""
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+        self.calls = 0
+        self.opened: Any = None
+
+    def score(self, messages):
+        self.calls += 1
+        self.last = messages
+        self.opened = self.opened or Network(self.scale)
+        return self.scale
+
+
+def test_what_scoring_writes_to_a_model_is_no_setting_of_it(cached):
+    rm = NotingRM(1.0)
+    first = cached(rm)
+    first.score_batch([turns("a"), turns("b")])
+    assert rm.score(turns("a")) == 1.0, "as users do, to compare"
+    first.score(turns("c"))
+    for again in (rm, NotingRM(1.0)):
+        assert flag(cached(again).score(turns("c"), return_details=True)) is True
+    assert rm.calls == 4
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        module(WRAPPER).Half,
+        lambda rm: reward_hub.EnsembleRM([rm, CountingRM()]),
+        lambda rm: module(WRAPPER).Half(HoldingRM(rm)),
+    ],
+)
+def test_what_models_within_a_model_write_to_themselves_is_no_setting_either(wrap, cached):
+    rm = NotingRM(1.0)
+    whole = wrap(rm)
+    for expected in (False, True):
+        assert flag(cached(whole).score(turns("a"), return_details=True)) is expected
+    rm.scale = 2.0
+    assert flag(cached(whole).score(turns("a"), return_details=True)) is False
+
+
+def test_a_model_that_comes_to_hold_itself_is_scored_all_the_same(cached):
+    class SelfRM(BaseRM):
+        def score(self, messages):
+            self.me = [self]
+            return 1.0
+
+    rm = SelfRM()
+    assert [cached(rm).score(turns("a")) for _ in range(2)] == [1.0, 1.0]
+
+
+def test_a_setting_that_is_changed_after_scoring_is_seen_by_another_cache(cached):
+    rm = NotingRM(1.0)
+    scores = []
+    for scale in (1.0, 2.0, 3.0, 2.0):
+        rm.scale = scale
+        scores.append(cached(rm).score(turns("a")))
+    assert scores == [1.0, 2.0, 3.0, 2.0]
+    assert rm.calls == 3
+
+
+def test_a_setting_that_is_changed_after_a_failure_is_seen_too(cached):
+    class StrictRM(BaseRM):
+        scale: float | None = None
+
+        def score(self, messages):
+            return 2.0 * self.scale
+
+    rm = StrictRM()
+    unset = cached(rm)
+    with pytest.raises(TypeError):
+        unset.score(turns("a"))
+    scores = []
+    for rm.scale in (1.0, 2.0):
+        scores.append(cached(rm).score(turns("a")))
+    assert scores == [2.0, 4.0]
+
+
+async def test_what_methods_write_to_lists_around_their_class_is_no_setting(cached):
+    calls: list[str] = []
+
+    class LoggedRM(BaseRM):
+        async def ascore(self, messages, **kwargs):
+            calls.append(messages[-1]["content"])
+            return 1.0
+
+    for _ in range(2):
+        assert await cached(LoggedRM()).ascore(turns("a")) == 1.0
+    assert calls == ["a"]
 
 
 # stats, clear, export

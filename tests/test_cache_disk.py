@@ -275,6 +275,73 @@ def test_export_leaves_out_what_is_corrupt(plant, folder, proof, tmp_path):
     assert not proof.exists()
 
 
+@pytest.mark.parametrize("on_corrupt", ["recompute", "raise"])
+def test_a_file_whose_schema_is_no_text_is_broken(on_corrupt, folder):
+    """SQLite quotes the schema's bytes in its message, and Python cannot decode them."""
+    content = (folder / "cache.db").read_bytes()
+    assert b"CREATE TABLE Cache" in content
+    (folder / "cache.db").write_bytes(content.replace(b"CREATE TABLE Cache", b"CRE\xe5TE TABLE Cache"))
+    if on_corrupt == "raise":
+        with pytest.raises(CacheError, match="cannot be opened"):
+            CachedRM(LengthRM(), cache_dir=folder, on_corrupt="raise")
+        return
+    with CachedRM(LengthRM(), cache_dir=folder) as rm:
+        assert [rm.score(SHORT, return_details=True)[1]["cached"] for _ in range(2)] == [False, True]
+    assert list(folder.glob("cache.db.corrupt-*"))
+
+
+@pytest.mark.parametrize("column", ["key", "value", "tag"])
+def test_an_entry_that_is_no_text_is_one_corrupt_entry(column, folder, tmp_path, caplog):
+    with CachedRM(LengthRM(), cache_dir=folder) as rm:
+        rm.score(prompt="Hi", response="another")
+        execute(folder, f"UPDATE Cache SET {column} = CAST(x'e5' AS TEXT) || substr({column}, 2) WHERE rowid = 1")
+        assert rm.export(tmp_path / "out.jsonl") == 1
+        assert rm.stats()["errors"] == 1
+        assert rm.score(SHORT, return_details=True)[1]["cached"] is False
+        assert rm.score(SHORT, return_details=True)[1]["cached"] is True
+    assert "cannot be read" not in caplog.text
+
+
+def test_a_setting_that_is_no_text_is_not_followed(folder):
+    execute(folder, "UPDATE Settings SET key = CAST(x'e5' AS TEXT) || 'ize_limit' WHERE key = 'size_limit'")
+    with CachedRM(LengthRM(), cache_dir=folder) as rm:
+        assert [rm.score(SHORT, return_details=True)[1]["cached"] for _ in range(2)] == [False, True]
+    assert list(folder.glob("cache.db.corrupt-*"))
+
+
+def test_a_file_with_a_broken_index_is_moved_aside(folder):
+    """Its pages are sound, each by itself; what is removed or replaced is not found."""
+    connection = sqlite3.connect(folder / "cache.db")
+    ((page,),) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'Cache_key_raw'").fetchall()
+    connection.close()
+    ((key,),) = rows(folder, "key")
+    content = (folder / "cache.db").read_bytes()
+    start, end = (page - 1) * 4096, page * 4096
+    index = content[start:end].replace(key.encode(), b"x" + key[1:].encode())
+    (folder / "cache.db").write_bytes(content[:start] + index + content[end:])
+    with CachedRM(LengthRM(), cache_dir=folder) as rm:
+        rm.clear()
+        assert rm.stats()["entries"] == 0
+        assert [rm.score(SHORT, return_details=True)[1]["cached"] for _ in range(2)] == [False, True]
+        assert integrity(folder) == "ok"
+    assert list(folder.glob("cache.db.corrupt-*"))
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM Settings", "UPDATE Settings SET value = 'x'"])
+@pytest.mark.parametrize("on_corrupt", ["recompute", "raise"])
+def test_settings_spoilt_under_an_open_cache_cost_no_score(on_corrupt, statement, folder):
+    with CachedRM(LengthRM(), cache_dir=folder, on_corrupt=on_corrupt) as rm:
+        execute(folder, statement)
+        if on_corrupt == "raise":
+            with pytest.raises(CacheError, match="cannot be read"):
+                rm.stats()
+            return
+        rm.stats()
+        assert rm.score(SHORT) == 0.03
+        assert rm.score(SHORT, return_details=True)[1]["cached"] is True
+        assert rm.stats()["entries"] >= 0
+
+
 def test_a_broken_file_is_not_exported_in_part(folder, tmp_path):
     with CachedRM(LengthRM(), cache_dir=folder) as rm:
         rm.score_batch([[SHORT[0], {"role": "assistant", "content": "a" * n}] for n in range(1, 301)])
@@ -396,6 +463,14 @@ def test_old_entries_make_room_for_new_ones(eviction, tmp_path):
         assert stats["size_bytes"] < 250_000
         assert rm.score(conversations[-1], return_details=True)[1]["cached"] is True
         assert rm.score(conversations[0], return_details=True)[1]["cached"] is False
+
+
+def test_a_limit_that_leaves_no_room_for_entries_is_told(tmp_path, caplog):
+    with CachedRM(LengthRM(), cache_dir=tmp_path / "roomy", size_limit=60_000):
+        assert caplog.records == []
+    with CachedRM(LengthRM(), cache_dir=tmp_path / "cache", size_limit=10_000) as rm:
+        assert [rm.score(SHORT) for _ in range(2)] == [0.03] * 2
+    assert "size_limit=10000" in caplog.text
 
 
 def test_nothing_is_evicted_where_that_is_asked_for(tmp_path):

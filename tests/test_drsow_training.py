@@ -27,8 +27,10 @@ from safetensors.torch import load_file, save_file
 from reward_hub import (
     AutoRM,
     BackendError,
+    CachedRM,
     CheckpointError,
     DrSow,
+    EnsembleRM,
     InputTooLongError,
     InvalidConversationError,
     MissingDependencyError,
@@ -213,10 +215,12 @@ def test_gpt_2_learns_them_too_and_without_a_warning(tmp_path: Path, pairs: Path
 def test_a_new_training_gives_another_model(tmp_path: Path, base: Path, few: Path) -> None:
     question = {"prompt": "How is the house?", "response": "Of course, the house is old."}
     rm = DrSow(base_model=base, preference_data=few)
+    cached = CachedRM(EnsembleRM([rm]), cache_dir=tmp_path / "cache")
     scores, fingerprints = [], []
     for seed in (0, 1):
         rm.train(epochs=1, held_out=0.2, seed=seed, output_dir=tmp_path / str(seed))
         scores.append(rm.score(**question))
+        assert cached.score(**question) == pytest.approx(scores[-1], abs=1e-9)
         fingerprints.append(rm.fingerprint)
     assert scores[0] != scores[1] and fingerprints[0] != fingerprints[1]
     assert scores == [pytest.approx(DrSow.load(tmp_path / str(seed)).score(**question), abs=1e-6) for seed in (0, 1)]

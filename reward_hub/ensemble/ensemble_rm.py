@@ -135,6 +135,9 @@ class EnsembleRM(BaseRM):
         known = {score_range_of(member.rm) for member in self._members}
         return (next(iter(known)) if len(known) == 1 else None) or _UNBOUNDED
 
+    def _n_trainings(self) -> int:
+        return sum(member.rm._n_trainings() for member in self._members)
+
     @property
     def fingerprint(self) -> str:
         """Of the members, their weights, the settings and the statistics.

@@ -21,6 +21,7 @@ from reward_hub.errors import (
     UnsupportedError,
     missing_dependency,
 )
+from reward_hub.fingerprints import fingerprint_to_tell
 from reward_hub.server.batching import Batcher, OverloadedError
 from reward_hub.server.gate import ClientGoneError, Gate
 from reward_hub.server.metrics import Metrics
@@ -89,7 +90,7 @@ class Service:
         self.rm = rm
         self.options = options
         self.name = options.served_name or rm.name or type(rm).__name__
-        self.fingerprint = rm.fingerprint
+        self.fingerprint = fingerprint_to_tell(rm)
         self.started = int(time.time())
         self.draining = False
         self.batcher = Batcher(
@@ -123,6 +124,7 @@ class Service:
             family=rm.family,
             kind=rm.kind,
             higher_is_better=rm.higher_is_better,
+            deterministic=rm.deterministic,
             max_length=rm.max_length,
             fingerprint=self.fingerprint,
             step_delimiter=rm.step_delimiter,

@@ -34,6 +34,7 @@ class ServerInfo(pydantic.BaseModel):
     family: str | None
     kind: Kind
     higher_is_better: bool
+    deterministic: bool = True
     max_length: int | None
     fingerprint: str
     step_delimiter: str
