@@ -51,7 +51,7 @@ JudgeOn: TypeAlias = "Callable[..., tuple[LLMJudge, JudgeServer]]"
 
 
 def completion(
-    text: str | None,
+    text: Any,
     *,
     finish_reason: str = "stop",
     usage: tuple[int, int] | None = (100, 20),
@@ -59,7 +59,11 @@ def completion(
     delay_s: float = 0.0,
     **message: Any,
 ) -> Answer:
-    """A chat completion; `logprobs` are the tokens, each with the log-probabilities of what could have stood there."""
+    """A chat completion of a text, of None or of parts.
+
+    Args:
+        logprobs: the tokens, each with the log-probabilities of what could have stood there.
+    """
     choice: dict[str, Any] = {
         "index": 0,
         "message": {"role": "assistant", "content": text, **message},
@@ -82,7 +86,7 @@ def completion(
     return Answer(body=body, delay_s=delay_s)
 
 
-def says(text: str | None, **options: Any) -> Script:
+def says(text: Any, **options: Any) -> Script:
     """The same completion for every request."""
     return lambda asked: completion(text, **options)
 

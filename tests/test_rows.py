@@ -82,7 +82,7 @@ def test_csv_cells_may_span_lines_and_hold_json(tmp_path: Path) -> None:
 
 
 def test_csv_cells_may_hold_lists_as_python_writes_them(tmp_path: Path) -> None:
-    (row,) = read_rows(write(tmp_path, "a.csv", 'prompt,steps\nx,"[\'a\', \'it is\']"\n'))
+    (row,) = read_rows(write(tmp_path, "a.csv", "prompt,steps\nx,\"['a', 'it is']\"\n"))
     assert row.record == {"prompt": "x", "steps": ["a", "it is"]}
 
 

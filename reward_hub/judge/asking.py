@@ -4,28 +4,67 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from reward_hub.errors import ServerError
 from reward_hub.http_client import FIRST_DELAY_S, delay_s
 from reward_hub.judge.chat import AttemptError, ChatClient, ChatRequest, Completion
-from reward_hub.judge.limits import Ledger
-from reward_hub.per_loop import PerLoop
+from reward_hub.judge.limits import Ledger, wake
 
 logger = logging.getLogger(__name__)
 
 
 class Slots:
-    """A semaphore for each event loop."""
+    """At most `n` at a time over all event loops and threads; first come, first served."""
 
     def __init__(self, n: int) -> None:
-        self._semaphores = PerLoop(lambda: asyncio.Semaphore(n), _nothing)
+        self._n = n
+        self._lock = threading.Lock()
+        # Counted by loop: what a loop held that was closed under its tasks is free again.
+        self._held: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.WeakKeyDictionary()
+        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
 
-    async def get(self) -> asyncio.Semaphore:
-        return await self._semaphores.get()
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Wait for a slot, and hold it."""
+        loop = asyncio.get_running_loop()
+        await self._take(loop)
+        try:
+            yield
+        finally:
+            self._give(loop)
 
+    async def _take(self, loop: asyncio.AbstractEventLoop) -> None:
+        with self._lock:
+            if sum(n for other, n in self._held.items() if not other.is_closed()) < self._n:
+                self._held[loop] = self._held.get(loop, 0) + 1
+                return
+            place = (loop, loop.create_future())
+            self._waiting.append(place)
+        try:
+            await place[1]
+        except BaseException:
+            with self._lock:
+                waits = place in self._waiting
+                if waits:
+                    self._waiting.remove(place)
+            if not waits:  # it was given a slot in the same moment
+                self._give(loop)
+            raise
 
-async def _nothing(semaphore: asyncio.Semaphore) -> None:
-    """A semaphore needs no closing."""
+    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hand a slot to who waits longest, or set it free."""
+        with self._lock:
+            self._held[loop] -= 1
+            while self._waiting:
+                other, turn = self._waiting.popleft()
+                if wake(other, turn):
+                    self._held[other] = self._held.get(other, 0) + 1
+                    return
 
 
 class Asker:
@@ -62,7 +101,7 @@ class Asker:
         """
         attempt = 0
         # The slot is kept while waiting: a server in trouble gets fewer requests, not more.
-        async with await self._slots.get():
+        async with self._slots.one():
             while True:
                 try:
                     async with self.ledger.admitted(request) as admission:

@@ -28,18 +28,20 @@ def expected_at(reply: Reply, place: int, label: str, labels: Mapping[str, float
 
     Args:
         place: index into `reply.text` of the label's first character.
-        labels: every label that could stand there -> its value.
+        labels: every label that could stand there -> its value. Case makes no difference.
 
     Raises:
-        JudgeParseError: the tokens of the reply do not make up its text there.
+        JudgeParseError: the tokens of the reply do not make up its text there, or do not tell how likely the label was.
     """
     tokens = reply.tokens or ()
     first, prefix = _token_at(reply.text, tokens, place)
-    masses = _masses(tokens, first, prefix, "", label, tuple(labels))
+    written, values = label.casefold(), {name.casefold(): value for name, value in labels.items()}
+    masses = _masses(tokens, first, prefix, "", written, tuple(values))
     total = math.fsum(masses.values())
-    if total <= 0.0:
-        raise JudgeParseError(f"No probability is known for any of {', '.join(labels)}.", text=reply.text)
-    return Expected(math.fsum(labels[name] * p for name, p in masses.items()) / total, total)
+    # Without the label that was written, the mean would be that of what the judge did not say.
+    if total <= 0.0 or written not in masses:
+        raise JudgeParseError(f"The tokens do not tell how likely {label!r} was.", text=reply.text)
+    return Expected(math.fsum(values[name] * p for name, p in masses.items()) / total, total)
 
 
 def _token_at(text: str, tokens: Sequence[ReplyToken], place: int) -> tuple[int, str]:
@@ -67,14 +69,15 @@ def _masses(
     """Label -> probability, given that `done` of it is written and token `i`, after `prefix`, continues it."""
     ways = tokens[i].logprobs
     rests = {text: rest for text in ways if (rest := _rest_of(text, prefix)) is not None}
+    words = {text: _word(rest, begun=bool(done)) for text, rest in rests.items()}
     # Where a whole label of several characters is one token, a shorter one that begins it is no beginning.
-    wholes = any(len(_word(rest)) > 1 and done + _word(rest) in labels for rest in rests.values())
+    wholes = any(len(word.lstrip("-")) > 1 and done + word in labels for word in words.values())
     masses: dict[str, float] = {}
-    for text, rest in rests.items():
-        written = done + _word(rest)
-        possible = [one for one in labels if one.startswith(written)] if written else []
+    for text, word in words.items():
+        written = done + word
+        possible = [one for one in labels if one.startswith(written)] if word else []
         p = math.exp(ways[text])
-        ended = len(_word(rest)) < len(rest)
+        ended = len(word) < len(rests[text])
         if written in labels and (ended or wholes or len(possible) == 1):
             masses[written] = masses.get(written, 0.0) + p
         elif text == tokens[i].text and label.startswith(written) and i + 1 < len(tokens):
@@ -95,7 +98,7 @@ def _continued(
         going_on = math.fsum(
             math.exp(logprob)
             for text, logprob in tokens[i].logprobs.items()
-            if _word(text) and any(one.startswith(written + _word(text)) for one in longer)
+            if (word := _word(text, begun=True)) and any(one.startswith(written + word) for one in longer)
         )
         masses[written] = max(0.0, 1.0 - going_on)
     return masses
@@ -108,7 +111,7 @@ def _rest_of(text: str, prefix: str) -> str | None:
     return None
 
 
-def _word(text: str) -> str:
-    """The label's characters that a token begins with."""
-    found = re.match(r"-?\w+", text)
-    return found[0] if found else ""
+def _word(text: str, *, begun: bool) -> str:
+    """The label's characters that a token begins with; a minus only where no label is begun, and maybe alone."""
+    found = re.match(r"\w*" if begun else r"-?\w*", text)
+    return found[0].casefold() if found else ""

@@ -20,6 +20,8 @@ def form_of(
     if not isinstance(form, JudgeForm):
         if rubric is None:
             raise TypeError(f"{model!r} is no published judge that is known here; give rubric= (or form=).")
+        if not isinstance(rubric, str | Rubric):
+            raise TypeError(f"rubric is {type(rubric).__name__}; a text or a Rubric is needed.")
         read = Rubric.parse(rubric) if isinstance(rubric, str) else rubric
         return rubric_form(read, mode or "pointwise", use_logprobs=use_logprobs)
     if mode not in (None, form.mode):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
+from reward_hub.base import joined_details
 from reward_hub.errors import BackendError
 from reward_hub.judge.form import JudgeForm
 from reward_hub.judge.judging import Judgement
+from reward_hub.judge.limits import Usage
 from reward_hub.judge.samples import PositionBias
 from reward_hub.numerics import aggregate, sigmoid
 from reward_hub.types import Conversation, ScoreDetails
@@ -92,6 +95,16 @@ class JudgeDetails:
             return details
         told = {"agreement": bool(position.agreement), "position_bias": position.bias, "orders": _orders(judgement)}
         return replace(details, extra={**details.extra, **told})
+
+    def of_several(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        """Of responses to one prompt that were scored each on its own: what all of them used and were told."""
+        masses = [part.extra["score_mass"] for part in parts if "score_mass" in part.extra]
+        extra: dict[str, Any] = {
+            "reasoning": "\n\n".join(part.extra["reasoning"] for part in parts).strip(),
+            "samples": [{"response": i, **one} for i, part in enumerate(parts) for one in part.extra["samples"]],
+            "usage": Usage.total([Usage(**{"cost": None, **part.extra["usage"]}) for part in parts]).to_dict(),
+        }
+        return replace(joined_details(parts), extra=extra | ({"score_mass": min(masses)} if masses else {}))
 
     def of_list(self, judgement: Judgement) -> ScoreDetails:
         scores = list(judgement.reduced.scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,7 +37,8 @@ class Plan:
     deadline_s: float | None
 
     def __post_init__(self) -> None:
-        if self.n_samples < 1 or self.parse_retries < 0 or self.max_tokens < 1 or self.temperature < 0:
+        at_least = (self.n_samples, 1), (self.parse_retries, 0), (self.max_tokens, 1), (self.temperature, 0)
+        if any(not least <= value < math.inf for value, least in at_least):
             raise TypeError(
                 f"n_samples={self.n_samples}, parse_retries={self.parse_retries}, max_tokens={self.max_tokens}, "
                 f"temperature={self.temperature}: at least 1, 0, 1 and 0."
@@ -96,7 +98,7 @@ class Judging:
         plan = self.plan
         ordered = self.form.mode in ("pairwise", "listwise") and (plan.both_orders or both_orders)
         turns = (False, True) if ordered else (False,)
-        async with await self._slots.get():
+        async with self._slots.one():
             try:
                 async with asyncio.timeout(plan.deadline_s):
                     samples = await in_order(

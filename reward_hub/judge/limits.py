@@ -1,7 +1,8 @@
 """What a judge may use: money, tokens, requests a minute. `Ledger` admits every attempt before it is sent.
 
 A budget is kept before the call: the request's tokens (estimated from its length, at the worst rate seen so far) and as
-many as it may generate are set aside, and what was used takes their place when the reply is there.
+many as it may generate are set aside, and what was used takes their place when the reply is there. Requests go one by
+one until a reply has shown a rate: many at once could go over the budget by as many wrong estimates.
 """
 
 from __future__ import annotations
@@ -85,9 +86,8 @@ class Limits:
 class Admission:
     """One admitted attempt, to be settled when its reply is there; unsettled, it cost nothing."""
 
-    def __init__(self, n_tokens: float, cost: float, entry: _Sent) -> None:
-        self.n_tokens = n_tokens
-        self.cost = cost
+    def __init__(self, request: ChatRequest, entry: _Sent) -> None:
+        self.request = request
         self.entry = entry
         self.completion: Completion | None = None
 
@@ -116,6 +116,7 @@ class Ledger:
         self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = []
         self._window: deque[_Sent] = deque()
         self._tokens_per_byte = FIRST_TOKENS_PER_BYTE
+        self._rate_is_known = False
 
     @asynccontextmanager
     async def admitted(self, request: ChatRequest) -> AsyncIterator[Admission]:
@@ -131,42 +132,50 @@ class Ledger:
             await self._wait_for_rate(admission.entry)
             yield admission
         finally:
-            self._close(admission, request)
+            self._close(admission)
         self._require_counts()
 
     async def _reserve(self, request: ChatRequest) -> Admission:
         loop = asyncio.get_running_loop()
-        self._require_counts()
         while True:
+            self._require_counts()
             with self._lock:
-                prompt = request.n_bytes * self._tokens_per_byte + _TOKENS_PER_MESSAGE * len(request.messages)
-                n_tokens = prompt + request.max_tokens
-                cost = self.limits.cost(round(prompt), request.max_tokens) or 0.0
-                if self._fits(n_tokens, cost, self._reserved):
-                    admission = Admission(n_tokens, cost, _Sent(0.0, n_tokens))
+                others = [other.request for other in self._reserved]
+                guessed = self._budgeted and not self._rate_is_known
+                if self._fits([*others, request]) and not (guessed and others):
+                    admission = Admission(request, _Sent(0.0, self._foreseen(request)[0]))
                     self._reserved.append(admission)
                     return admission
-                if not self._fits(n_tokens, cost, ()):
-                    raise self._exceeded(n_tokens, cost)
+                if not self._fits([request]):
+                    raise self._exceeded(*self._foreseen(request))
                 # What others have set aside may turn out to be more than they use.
                 freed: asyncio.Future[None] = loop.create_future()
                 self._waiting.append((loop, freed))
             await freed
 
+    @property
+    def _budgeted(self) -> bool:
+        return self.limits.budget is not None or self.limits.token_budget is not None
+
     def _require_counts(self) -> None:
-        budgeted = self.limits.budget is not None or self.limits.token_budget is not None
-        if budgeted and None in (self.used.prompt_tokens, self.used.completion_tokens):
+        if self._budgeted and None in (self.used.prompt_tokens, self.used.completion_tokens):
             raise BackendError("The server does not say how many tokens it used; a budget cannot be kept with it.")
 
-    def _fits(self, n_tokens: float, cost: float, others: Sequence[Admission]) -> bool:
+    def _foreseen(self, request: ChatRequest) -> tuple[float, float]:
+        """The tokens and the cost that a request could come to, by what is known now."""
+        prompt = request.n_bytes * self._tokens_per_byte + _TOKENS_PER_MESSAGE * len(request.messages)
+        return prompt + request.max_tokens, self.limits.cost(round(prompt), request.max_tokens) or 0.0
+
+    def _fits(self, requests: Sequence[ChatRequest]) -> bool:
+        """Whether the budget holds what was used and what all of these could come to."""
         limits = self.limits
-        if limits.token_budget is not None:
-            used = (self.used.prompt_tokens or 0) + (self.used.completion_tokens or 0)
-            if used + n_tokens + sum(other.n_tokens for other in others) > limits.token_budget:
-                return False
-        if limits.budget is None:
+        if not self._budgeted:
             return True
-        return (self.used.cost or 0.0) + cost + sum(other.cost for other in others) <= limits.budget
+        n_tokens, cost = (sum(parts) for parts in zip(*map(self._foreseen, requests), strict=True))
+        used = (self.used.prompt_tokens or 0) + (self.used.completion_tokens or 0)
+        if limits.token_budget is not None and used + n_tokens > limits.token_budget:
+            return False
+        return limits.budget is None or (self.used.cost or 0.0) + cost <= limits.budget
 
     def _exceeded(self, n_tokens: float, cost: float) -> BudgetExceededError:
         limits, used = self.limits, self.used
@@ -210,24 +219,25 @@ class Ledger:
                 return 0.0
             return self._window[0].at + limits.period_s - now + 1e-3
 
-    def _close(self, admission: Admission, request: ChatRequest) -> None:
+    def _close(self, admission: Admission) -> None:
         completion = admission.completion
         with self._lock:
             self._reserved.remove(admission)
             if completion is not None:
-                self._count(completion, admission, request)
+                self._count(completion, admission)
             waiting, self._waiting = self._waiting, []
         for loop, freed in waiting:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_wake, freed)
+            wake(loop, freed)
 
-    def _count(self, completion: Completion, admission: Admission, request: ChatRequest) -> None:
+    def _count(self, completion: Completion, admission: Admission) -> None:
         self.used = Usage.total([self.used, self.usage_of(completion)])
         if completion.prompt_tokens is None:
             return
+        request = admission.request
         if request.n_bytes:
             seen = (completion.prompt_tokens - _TOKENS_PER_MESSAGE * len(request.messages)) / request.n_bytes
             self._tokens_per_byte = max(self._tokens_per_byte, seen)
+        self._rate_is_known = True
         admission.entry.n_tokens = completion.prompt_tokens + (completion.completion_tokens or 0)
 
     def usage_of(self, completion: Completion) -> Usage:
@@ -236,6 +246,15 @@ class Ledger:
         return Usage(1, *counts, self.limits.cost(*counts))
 
 
-def _wake(freed: asyncio.Future[None]) -> None:
-    if not freed.done():
-        freed.set_result(None)
+def wake(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[None]) -> bool:
+    """End a wait in whichever loop it is; False where that loop is closed."""
+    try:
+        loop.call_soon_threadsafe(_end_wait, waiting)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _end_wait(waiting: asyncio.Future[None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -85,7 +85,7 @@ class LLMJudge(BaseRM):
         budget: in that currency. The call that could go over it is not sent: `BudgetExceededError`.
         token_budget: the same in tokens.
         requests_per_minute, tokens_per_minute: requests wait until they are within these.
-        max_concurrency: requests, and judgements, under way at a time.
+        max_concurrency: requests, and judgements, under way at a time, over all threads and event loops.
         deadline_s: for one judgement, from when its turn has come, waits and further attempts included.
         timeout_s: endpoints: for one attempt; 120 by default.
         max_retries: endpoints: further attempts of a request that failed in a way that may pass (429, 5xx, timeouts);
@@ -183,6 +183,8 @@ class LLMJudge(BaseRM):
                 extra_body=extra_body,
             )
         self._sent_settings = {"structured": structured, "extra_body": dict(extra_body or {})}
+        if engine_options:
+            self._sent_settings["engine_options"] = dict(engine_options)
         limits = Limits(
             prices=prices,
             budget=budget,
@@ -323,7 +325,9 @@ class LLMJudge(BaseRM):
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         if self.kind != "pairwise":
-            return await super()._arank(prompt, responses)
+            options = CallOptions(first_index=0)
+            results = await self._ascore_many(self._candidates(prompt, responses, options), options)
+            return self._details.of_several([result for result in results if isinstance(result, ScoreDetails)])
         if len(set(responses)) == 1:
             # Equal texts need no judge.
             return replace(self._details.bare(0.5), scores=[0.5] * len(responses))
@@ -341,6 +345,12 @@ class LLMJudge(BaseRM):
         details = await asyncio.to_thread(rank_by_comparing, compare, prompt, responses)
         usage = Usage.total([one.usage for one in judgements])
         return replace(details, extra={**details.extra, "usage": usage.to_dict()})
+
+    def _difference(self, a: Result, b: Result) -> Result:
+        result = super()._difference(a, b)
+        if not (isinstance(a, ScoreDetails) and isinstance(b, ScoreDetails) and isinstance(result, ScoreDetails)):
+            return result
+        return replace(result, extra=self._details.of_several([a, b]).extra)
 
     def _pair_details(self, judgement: Judgement) -> ScoreDetails:
         position = position_of(judgement)

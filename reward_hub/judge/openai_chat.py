@@ -89,9 +89,10 @@ class OpenAIChat:
         try:
             return await self._send(client, request, structured=structured)
         except AttemptError as failed:
-            if not (isinstance(failed.error, ServerError) and failed.error.status in (400, 422)):
+            error = failed.error
+            if not isinstance(error, ServerError) or not (error.status in (400, 422) or _names_schema(error)):
                 raise
-            if name == "max_tokens" and "max_completion_tokens" in failed.error.message:
+            if name == "max_tokens" and "max_completion_tokens" in error.message:
                 # OpenAI's newer models refuse the old name and say the new one; they may refuse more than that.
                 self._max_tokens_name = "max_completion_tokens"
                 return await self.attempt(request)
@@ -207,7 +208,7 @@ def _completion_of(body: Any, *, logprobs: bool) -> Completion:
         )
     choice = body["choices"][0]
     message = choice["message"]
-    text, refusal = message.get("content"), message.get("refusal")
+    text, refusal = _text_of(message.get("content")), message.get("refusal")
     if not isinstance(text, str | None) or not isinstance(refusal, str | None):
         raise TypeError("content is no text")
     usage = body.get("usage") or {}
@@ -221,6 +222,18 @@ def _completion_of(body: Any, *, logprobs: bool) -> Completion:
         completion_tokens=completion_tokens,
         refusal=refusal,
     )
+
+
+def _names_schema(error: ServerError) -> bool:
+    """Whether a server without structured output says so, whatever status it chose (500, 501)."""
+    return any(name in error.message for name in ("response_format", "json_schema"))
+
+
+def _text_of(content: Any) -> Any:
+    """The text of a reply in parts, its thinking (Mistral's) left out; anything else as it is."""
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] for part in content if part["type"] == "text")
 
 
 def _tokens_of(logprobs: Any, text: str | None) -> tuple[ReplyToken, ...]:

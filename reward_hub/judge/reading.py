@@ -97,7 +97,7 @@ def answer_start(text: str) -> int:
 
 
 def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
-    """A score as JSON gives it: a number, or a text that is one ("4", "4/5" where 5 is the highest).
+    """A score as JSON gives it: a number, or a text that is one ("4"; "4/5", "4 out of 5" where 5 is the highest).
 
     Raises:
         ValueError: it is none, out of range, or no whole number where one is wanted.
@@ -105,7 +105,7 @@ def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         raise ValueError(f"{value!r:.80} is no score")
     if isinstance(value, str):
-        value = re.sub(rf"\s*/\s*{high:g}\s*$", "", value)
+        value = re.sub(rf"\s*(?:/|\bout\s+of\b)\s*{high:g}\s*$", "", value)
     try:
         number = float(value)
     except (ValueError, OverflowError) as error:
@@ -118,14 +118,15 @@ def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
 
 
 def value_in_words(text: str, name: str) -> str | None:
-    """What stands behind a name and a colon ("**Score:** 4/5"), through markdown; None where nothing does.
+    """What stands behind a name and a colon ("**Score:** 4/5", "Clarity (weight: 0.3): 4"), through markdown, if any.
 
     Raises:
         ValueError: two things that differ.
     """
     words = r"\s+".join(re.escape(word) for word in name.split())
     pattern = re.compile(
-        rf"(?<!\w)(?:{words})[\"'*_`]{{0,3}}[ \t]*[:=]{_MARKUP}(?P<value>-?\d+(?:\.\d+)?(?:\s*/\s*\d+)?|A|B|tie)"
+        rf"(?<!\w)(?:{words})[\"'*_`]{{0,3}}(?:[ \t]*\([^()\n]{{1,40}}\)[\"'*_`]{{0,3}})?[ \t]*[:=]{_MARKUP}"
+        r"(?P<value>-?\d+(?:\.\d+)?(?:\s*/\s*\d+)?|A|B|tie)"
         rf"(?!\w|\.\d){_MARKUP}(?=[.,;)]?(?:\s|$))(?!\s*(?:[-–]\s*\d|(?:to|or|and|out)\b))",
         re.IGNORECASE,
     )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from reward_hub.judge.rubric_words import criteria_in, range_in
+from reward_hub.judge.rubric_words import criteria_in, range_in, whole_in
 
 DEFAULT_RANGE = (1.0, 5.0)
 # A scale with no more steps than this is shown to the judge, and to its grammar, number by number.
@@ -65,6 +65,8 @@ class Rubric:
     def parse(cls, text: str, *, score_range: tuple[float, float] | None = None) -> Rubric:
         """Read range and criteria from plain words ("from 1-5", "Correctness (weight: 0.5)").
 
+        Scores are whole where the text lists them ("0, 1 or 2"), and are not where it has decimals ("0.0 to 10.0").
+
         Args:
             score_range: in place of the range that the text names. A text that names none is judged from 1 to 5.
 
@@ -76,6 +78,7 @@ class Rubric:
             instructions=text,
             score_range=score_range or range_in(text) or DEFAULT_RANGE,
             criteria=criteria_in(text),
+            whole=whole_in(text) if score_range is None else None,
         )
 
     @property

@@ -147,7 +147,7 @@ class _Reading:
             reply.text,
             key=key,
             read=lambda value: self._entries(value, task),
-            holds=lambda value: key in value or self._is_flat(value),
+            holds=lambda value: _has(value, key) or self._is_flat(value),
             in_words=self._in_words,
         )
         mass = None
@@ -166,7 +166,7 @@ class _Reading:
         """The objects with a verdict each: the steps, or the reply itself."""
         if self.mode != "stepwise":
             return [value]
-        steps = value["steps"]
+        steps = _under(value, "steps")
         if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise ValueError("'steps' is no list of objects")
         return steps
@@ -192,9 +192,9 @@ class _Reading:
         return {self._key: said} if self.rubric.criteria else {self._key: said[self.question.key]}
 
     def _entry(self, value: dict[str, Any], task: JudgeTask) -> _Entry:
-        if self._key not in value and not self._is_flat(value):
+        if not _has(value, self._key) and not self._is_flat(value):
             raise ValueError(f"{self._key!r} is missing")
-        given = value.get(self._key, value)
+        given = _under(value, self._key) if _has(value, self._key) else value
         if not self.rubric.criteria:
             return {None: self.question.read(given, task)}
         if not isinstance(given, dict):
@@ -246,6 +246,23 @@ _Entry: TypeAlias = dict[str | None, Values]
 """Criterion -> numbers; None -> numbers where there are no criteria."""
 
 
+def _has(value: dict[str, Any], key: str) -> bool:
+    """Whether an object has a key, in whichever case."""
+    return any(plain_name(name) == key for name in value)
+
+
+def _under(value: dict[str, Any], key: str) -> Any:
+    """What an object has under a key, in whichever case, if anything.
+
+    Raises:
+        ValueError: two things that differ.
+    """
+    found = [one for name, one in value.items() if plain_name(name) == key]
+    if any(one != found[0] for one in found[1:]):
+        raise ValueError(f"{key!r} is given twice")
+    return found[0] if found else None
+
+
 def _single(entry: _Entry) -> dict[str, float]:
     return {name: values[0] for name, values in entry.items() if name is not None}
 
@@ -277,7 +294,8 @@ def _places_of(key: str, labels: Mapping[str, float], text: str, found: FoundObj
     """Where the values of a key stand in the object's text, and what they say."""
     # Quotes inside a JSON string are escaped, so the key cannot be found in the reasons.
     longest_first = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
-    # As the judge may have written it: in other case, with other white space.
-    words = r"\s+".join(re.escape(word) for word in key.split())
-    pattern = re.compile(rf'(?<!\\)"\s*{words}\s*"\s*:\s*"?\s*({longest_first})(?!\w)', re.IGNORECASE)
+    # As the judge may have written it: in other case, with other white space, its characters escaped or not.
+    ways = {json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]}
+    words = "|".join(r"\s+".join(re.escape(word) for word in way.split()) for way in sorted(ways))
+    pattern = re.compile(rf'(?<!\\)"\s*(?:{words})\s*"\s*:\s*"?\s*({longest_first})(?!\w)', re.IGNORECASE)
     return [(m.start(1), m[1]) for m in pattern.finditer(text, found.start, found.end)]

@@ -63,10 +63,9 @@ def test_a_refusal_is_not_asked_again(judge_on: JudgeOn, status: int) -> None:
 
 
 def test_a_server_that_does_not_answer_in_time_is_an_error(judge_on: JudgeOn) -> None:
-    judge, server = judge_on(verdict(4, delay_s=2.0), timeout_s=0.1, max_retries=1)
-    with pytest.raises(ServerTimeoutError, match=r"no answer within 0.1 s"):
+    judge, _ = judge_on(verdict(4, delay_s=5.0), timeout_s=0.1, max_retries=1)
+    with pytest.raises(ServerTimeoutError, match=r"no answer within 0.1 s.*2 attempts"):
         judge.score(prompt="q", response="r")
-    assert len(server.asked) == 2
 
 
 def test_a_judgement_has_a_deadline_over_all_its_attempts(judge_on: JudgeOn) -> None:
@@ -182,12 +181,13 @@ def test_a_refusal_of_structured_output_that_comes_after_anothers_is_no_error(ju
     assert sum("response_format" in asked.body for asked in server.asked) == 3
 
 
+@pytest.mark.parametrize("status", [400, 422, 500, 501])
 def test_a_server_without_structured_output_is_asked_in_words(
-    judge_on: JudgeOn, caplog: pytest.LogCaptureFixture
+    judge_on: JudgeOn, caplog: pytest.LogCaptureFixture, status: int
 ) -> None:
     def refuses(asked: Asked) -> Answer:
         if "response_format" in asked.body:
-            return fails(400, body={"error": {"message": "response_format is not supported"}})(asked)
+            return fails(status, body={"error": {"message": "response_format is not supported"}})(asked)
         return completion('{"score": 4}')
 
     judge, server = judge_on(refuses)
@@ -197,12 +197,18 @@ def test_a_server_without_structured_output_is_asked_in_words(
         assert judge.score(CONVERSATION) == 4
     assert len(server.asked) == n + 1
     assert sum("refuses response_format" in record.message for record in caplog.records) == 1
-    judge, _ = judge_on(refuses, structured=True)
+    judge, _ = judge_on(refuses, structured=True, max_retries=0)
     with pytest.raises(ServerError, match="response_format is not supported"):
         judge.score(CONVERSATION)
     judge, server = judge_on(refuses, structured=False)
     assert judge.score(CONVERSATION) == 4
     assert len(server.asked) == 1
+
+
+def test_a_reply_in_parts_is_read_without_its_thinking(judge_on: JudgeOn) -> None:
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": '{"score": 1}'}]}
+    judge, _ = judge_on(says([thinking, {"type": "text", "text": '{"score": '}, {"type": "text", "text": "4}"}]))
+    assert judge.score(CONVERSATION) == 4
 
 
 def test_a_400_for_another_reason_stays_one(judge_on: JudgeOn) -> None:

@@ -91,6 +91,23 @@ def test_a_judge_is_a_reward_model_in_every_call(judge_on: JudgeOn) -> None:
         judge.score_steps(prompt="q", response="x")
 
 
+@pytest.mark.parametrize("call", ["compare", "rank"])
+def test_responses_that_are_scored_each_on_its_own_tell_what_all_of_them_used(judge_on: JudgeOn, call: str) -> None:
+    def by_length(asked: Asked) -> Answer:
+        score = len(_part(asked.text, "RESPONSE"))
+        return completion(json.dumps({"reasoning": f"{score} letters", "score": score}))
+
+    judge, server = judge_on(by_length, prices=(1.0, 10.0))
+    responses = {"compare": {"a": "xxx", "b": "x"}, "rank": {"responses": ["xxx", "x"]}}[call]
+    _, details = getattr(judge, call)(prompt="q", return_details=True, **responses)
+    assert len(server.asked) == 2
+    cost = pytest.approx(2 * (100 * 1.0 + 20 * 10.0) / 1e6)
+    assert details["usage"] == {"calls": 2, "prompt_tokens": 200, "completion_tokens": 40, "cost": cost}
+    assert [(sample["response"], sample["score"]) for sample in details["samples"]] == [(0, 3.0), (1, 1.0)]
+    assert details["reasoning"] == "3 letters\n\n1 letters"
+    assert details["scores"] == [3.0, 1.0]
+
+
 def test_fractions_are_judged_on_a_range_without_steps(judge_on: JudgeOn) -> None:
     judge, server = judge_on(verdict(0.75), rubric="How likely is it right? A number between 0 and 1.")
     score, details = judge.score(prompt="q", response="r", return_details=True)
@@ -307,6 +324,8 @@ def test_a_form_may_take_several_replies_and_continue_its_own_words(judge_on: Ju
     ("arguments", "words"),
     [
         ({}, "give rubric="),
+        ({"rubric": 5}, "rubric is int"),
+        ({"rubric": "from 1-5", "temperature": float("nan")}, "temperature=nan"),
         ({"rubric": "from 1-5", "n_samples": 3}, "temperature 0"),
         ({"rubric": "from 1-5", "reduce": "max"}, "known: 'mean'"),
         ({"rubric": "from 1-5", "budget": 1.0}, "prices="),

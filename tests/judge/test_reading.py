@@ -47,6 +47,9 @@ STEPWISE = rubric_form(Rubric(instructions="Judge."), "stepwise")
         '<seed:think>{"score": 1}</seed:think>{"score": 4}',
         "Score: 4",
         "It is clear and right.\n**Score:** 4/5",
+        "Score (1-5): 4",
+        '{"Reasoning": "good", "Score": 4}',
+        '{"score": "4 out of 5"}',
     ],
 )
 def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
@@ -73,6 +76,8 @@ def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
         '{"score": 4',
         '{"score": 4} no, {"score": 2}',
         '{"score": 4, "score": 2}',
+        '{"score": 4, "Score": 2}',
+        '{"score": "4 out of 10"}',
         '<think>{"score": 4}',
         '{"score": "4/10"}',
         "Score: 4 or 5",
@@ -124,6 +129,8 @@ def test_criteria_are_combined_by_their_weights_not_by_the_judge() -> None:
         '{"correctness": 5, "Tone": 1}',
         '{"scores": {"Correctness": {"reasoning": "right", "score": 5}, "Tone": {"score": 1}}}',
         "Correctness: 5/5\n- **Tone**: 1",
+        "- **Correctness (weight: 0.75):** 5\n- **Tone** (weight: 0.25): 1",
+        '{"Scores": {"Correctness": 5, "Tone": 1}}',
     ],
 )
 def test_criteria_are_found_without_the_form_that_was_asked_for(text: str) -> None:

@@ -28,6 +28,18 @@ from reward_hub.judge import Rubric
         ("a 0-1 score", (0, 1)),
         ("0: wrong\n1: partly right\n2: right", (0, 2)),
         ("1 = bad, 10 = good", (1, 10)),
+        ("Give a score of 0, 1, or 2.", (0, 2)),
+        ("Score 3/2/1.", (1, 3)),
+        ("Scores: 0 (wrong), 1 (fair), 2 (right)", (0, 2)),
+        ("Score it 0 or 1.", (0, 1)),
+        ("Score from 1~7.", (1, 7)),
+        ("Score from 0 up to 3.", (0, 3)),
+        ("Score between -10 and +10.", (-10, 10)),
+        ("Score from \u22121 to 1.", (-1, 1)),
+        ("Score from 0% to 100%.", (0, 100)),
+        ("Score: 0-100%", (0, 100)),
+        ("It has between 100 and 200 words.", (1, 5)),
+        ("It has between 100 and 200 words. Score from 1-10.", (1, 10)),
     ],
 )
 def test_the_score_range_is_read_from_the_words(text: str, expected: tuple[float, float]) -> None:
@@ -57,6 +69,17 @@ def test_two_ranges_need_to_be_said_which() -> None:
         "Weights: Correctness 0.5, Helpfulness 0.3, and Tone 0.2. Scale: 1-5",
         "| Criterion | Weight |\n|---|---|\n| Correctness | 0.5 |\n| Helpfulness | 0.3 |\n| Tone | 0.2 |",
         "Score it from 1-5 based on Correctness (weight: 0.5), Helpfulness (weight: 0.3) and Tone (weight: 0.2).",
+        "Score 1-5.\na) Correctness (weight: 0.5)\nb) Helpfulness (weight: 0.3)\nc) Tone (weight: 0.2)",
+        "Score 1-5.\n(1) Correctness (weight: 5)\n(2) Helpfulness (weight: 3)\n(3) Tone (weight: 2)",
+        "| Criterion | What | Weight |\n|:--|---|--:|\n| **Correctness** | the facts | 50% |\n"
+        "| Helpfulness | of use | 30% |\n| Tone | polite | 20% |\n| Total | | 100% |",
+        "| Weight | Criterion |\n|---|---|\n| 5 | Correctness |\n| 3 | Helpfulness |\n| 2 | Tone |",
+        "Score 1-5:\n- Correctness\uff08weight\uff1a0.5\uff09\n- Helpfulness\uff0830\uff05 weight\uff09\n"
+        "- Tone (weight: 0.2)",
+        "Correctness is weighted 0.5, Helpfulness is weighted 0.3 and Tone is weighted 0.2. Score from 1 to 5.",
+        "Score from 1.0 to 5.0. 50% for Correctness, 30% for Helpfulness and 20% for Tone.",
+        "Score 1-5. Correctness counts for 50%, Helpfulness for 30%, and Tone for 20%.",
+        '- "Correctness" (the facts, weight: 0.5)\n- Helpfulness, weight: 0.3\n- Tone (weight: 0.2)',
         "- Correctness (weight: 0.5)\n  - the facts\n- Helpfulness (weight: 0.3)\n- Tone (weight: 0.2)\n"
         "Rules:\n- be strict",
     ],
@@ -71,6 +94,10 @@ def test_criteria_and_their_shares_are_read_from_the_words(text: str) -> None:
         "- Correct (1.0)\n- Partly (0.5)\n- Wrong (0.0)\nScore from 0 to 1.",
         "Give more weight to clarity. Is the weight of 5 kg right?",
         "The answer must cut costs by 40% and errors by 60%.",
+        "Score from 1.0 to 5.0",
+        "Score from 0% to 100%.",
+        "The derivative is 0.5 * x and not 0.5 * y, nor 0.5 * z. Score from 1-5.",
+        "Score from 0.0 to 1.0 in steps of 0.1.",
     ],
 )
 def test_numbers_that_are_no_weights_stay_words(text: str) -> None:
@@ -101,6 +128,8 @@ def test_weights_add_up_to_one_in_proportion(weights: dict[str, int]) -> None:
         ("Score from 1 to 5: (weight: 0.5) Correctness", "has no criterion"),
         ("Score it out of 10.", "the highest score alone"),
         ("A 10-point scale.", "the highest score alone"),
+        ("score = 0.7 * correctness + 0.3 * tone, from 1-5", "'0.7 \\* correctness' cannot be read"),
+        ("| Criterion | Weight |\n|---|---|\n| Tone | high |", "'| Tone | high |' cannot be read".replace("|", "\\|")),
     ],
 )
 def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:
@@ -129,3 +158,18 @@ def test_a_rubric_that_makes_no_sense_is_refused(fields: dict, words: str) -> No
 @pytest.mark.parametrize(("span", "whole"), [((1, 5), True), ((0, 1), False), ((0.5, 3), False), ((0, 100), True)])
 def test_scores_are_whole_where_the_range_is(span: tuple[float, float], whole: bool) -> None:
     assert Rubric(instructions="Judge.", score_range=span).whole is whole
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("Score from 1 to 5.", True),
+        ("Score from 1.0 to 5.0.", False),
+        ("Score from 0 to 10 in steps of 0.5.", False),
+        ("Score from 0 to 10; half points are fine.", False),
+        ("Score it 0 or 1.", True),
+        ("Score from 0 to 1.", False),
+    ],
+)
+def test_words_say_whether_scores_are_whole(text: str, whole: bool) -> None:
+    assert Rubric.parse(text).whole is whole

@@ -15,6 +15,7 @@ from judge_server import Answer, Asked, JudgeOn, completion, says, verdict
 from reward_hub import BackendError, JudgeParseError
 from reward_hub.judge.expected_scores import expected_at
 from reward_hub.judge.form import Reply, ReplyToken
+from reward_hub.judge.rubric import Rubric
 from reward_hub.judge.samples import majority
 
 CRITERIA = "Score from 1-5:\n- Correctness (weight: 0.75)\n- Tone (weight: 0.25)"
@@ -172,6 +173,70 @@ def test_ten_is_told_from_one_by_the_token_that_follows() -> None:
     assert found.mass == pytest.approx(1.0)
     ended = ["s: ", ("1", {"1": 0.6, "9": 0.4}), ("}", {"0": 0.25, "}": 0.75})]
     assert expected(ended, "1", 10).value == pytest.approx(0.6 * (0.25 * 10 + 0.75 * 1) + 0.4 * 9)
+
+
+def expected_among(labels: dict[str, float], parts, label: str):
+    made = tuple(ReplyToken(text, ways) for text, ways in tokens(*parts))
+    reply = Reply("".join(token.text for token in made), made)
+    return expected_at(reply, reply.text.index(label), label, labels)
+
+
+SIGNED = {str(i): float(i) for i in range(-2, 3)}
+
+
+def test_a_minus_that_is_a_token_of_its_own_is_a_part_of_the_score() -> None:
+    digit = ("1", {"1": 0.7, "2": 0.3})
+    found = expected_among(SIGNED, ['"score": ', ("-", {"-": 0.6, "1": 0.3, "2": 0.1}), digit, "}"], "-1")
+    assert found.value == pytest.approx(0.6 * (0.7 * -1 + 0.3 * -2) + 0.3 * 1 + 0.1 * 2)
+    assert found.mass == pytest.approx(1.0)
+    found = expected_among(SIGNED, ['"score":', (" -", {" -": 0.5, " 2": 0.5}), digit, "}"], "-1")
+    assert found.value == pytest.approx(0.5 * (0.7 * -1 + 0.3 * -2) + 0.5 * 2)
+    whole = ("-1", {"-1": 0.6, "1": 0.4})
+    assert expected_among(SIGNED, ["s: ", whole, "}"], "-1").value == pytest.approx(-0.2)
+
+
+def test_a_minus_that_was_not_written_is_not_counted_where_it_begins_several_scores() -> None:
+    found = expected_among(SIGNED, ["s: ", ("1", {"1": 0.6, "2": 0.1, "-": 0.3}), "}"], "1")
+    assert (found.value, found.mass) == (pytest.approx(0.8 / 0.7), pytest.approx(0.7))
+
+
+def test_a_negative_score_in_one_token_makes_no_beginning_of_ten_a_whole_score() -> None:
+    labels = {str(i): float(i) for i in range(-10, 11)}
+    digits = ["s: ", ("1", {"1": 0.6, "-1": 0.4}), ("0", {"0": 0.75, "}": 0.25}), "}"]
+    found = expected_among(labels, digits, "10")
+    assert found.value == pytest.approx(0.75 * 10 + 0.25 * 1)
+    assert found.mass == pytest.approx(0.6)
+
+
+def test_a_label_in_another_case_is_the_same_label(judge_on: JudgeOn) -> None:
+    script = scored('{"winner": "', ("Tie", {"Tie": 0.8, "A": 0.1, "a": 0.06, "B": 0.04}), '"}')
+    judge, _ = judge_on(script, mode="pairwise", both_orders=False, use_logprobs=True)
+    p, details = judge.compare(prompt="q", a="x", b="y", return_details=True)
+    assert p == pytest.approx(0.8 * 0.5 + 0.16)
+    assert details["score_mass"] == pytest.approx(1.0)
+
+
+def test_the_mean_of_other_labels_than_the_one_written_is_no_score() -> None:
+    # "1" ends the reply, so that nothing tells whether it was to be 10.
+    with pytest.raises(JudgeParseError, match="how likely '1' was"):
+        expected(["s: ", ("1", {"1": 0.6, "9": 0.4})], "1", 10)
+
+
+@pytest.mark.parametrize("escaped", [True, False])
+def test_names_are_found_as_json_writes_them(judge_on: JudgeOn, escaped: bool) -> None:
+    names = ["Clarté", 'Is "it" right?']
+    rubric = Rubric(instructions="Judge.", criteria=dict.fromkeys(names, 1.0))
+    first, second = (json.dumps(name, ensure_ascii=escaped) for name in names)
+    parts = (
+        f'{{"scores": {{{first}: ',
+        ("4", {"4": 0.5, "5": 0.5}),
+        f", {second}: ",
+        ("1", {"1": 0.5, "2": 0.5}),
+        "}}",
+    )
+    judge, _ = judge_on(scored(*parts), rubric=rubric, use_logprobs=True)
+    _, details = judge.score(prompt="q", response="r", return_details=True)
+    assert details["attributes"] == pytest.approx({names[0]: 4.5, names[1]: 1.5})
 
 
 def test_a_digit_that_may_be_one_or_ten_is_not_counted() -> None:
