@@ -74,9 +74,14 @@ def evaluate(
 
 
 def _is_judge(rm: BaseRM) -> bool:
+    """Whether a judge answers, or judges alone do, behind whatever wrappers."""
+    from reward_hub.ensemble.ensemble_rm import EnsembleRM
     from reward_hub.judge import LLMJudge
+    from reward_hub.wrapper_rm import WrapperRM
 
-    return isinstance(rm, LLMJudge)
+    if isinstance(rm, EnsembleRM):
+        return all(_is_judge(member) for member, _ in rm.members)
+    return _is_judge(rm.rm) if isinstance(rm, WrapperRM) else isinstance(rm, LLMJudge)
 
 
 def load_items(

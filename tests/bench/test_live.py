@@ -20,7 +20,8 @@ from bench_examples import DATA, text
 from golden_sets import GoldenModels, GoldenSet
 from judge_server import Answer, Asked, JudgeServer, completion, judge_server
 
-from reward_hub import AutoRM
+from reward_hub import AutoRM, EnsembleRM, LLMJudge
+from reward_hub.bench import evaluate
 
 LLMBAR, GSM8K, PRMBENCH = "llmbar/llmbar.jsonl", "gsm8k_solutions/solutions.jsonl", "prmbench/prmbench_sample.jsonl"
 SLOW = [pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -276,6 +277,12 @@ def test_an_ensemble_of_judges_is_counted_as_one_judge_is(
     ensemble = live(*run, "--ensemble", str(file))
     assert [row["correct"] for row in ensemble.rows] == [row["correct"] for row in one.rows]
     assert 0.5 in [row["correct"] for row in one.rows]
+    # As the command does, which shows pairs in both orders itself.
+    arguments: dict[str, Any] = {"rubric": rubric, "mode": mode, "parse_retries": 0, "both_orders": False}
+    with LLMJudge("j", api_base=judge.api_base, **arguments) as rm:
+        for given in (rm, EnsembleRM([rm])):
+            found = evaluate(given, str(data), suite="rewardbench")
+            assert [row["correct"] for row in found.rows] == [row["correct"] for row in one.rows]
 
 
 @pytest.mark.parametrize("n", PARTS)
