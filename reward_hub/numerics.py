@@ -28,7 +28,7 @@ def in_unit_interval(score: float, score_range: tuple[float, float], *, higher_i
     """The score in [0, 1], higher is better: a linear map of a finite range, or the sigmoid."""
     low, high = score_range
     if math.isfinite(low) and math.isfinite(high):
-        share = min(max((score - low) / (high - low), 0.0), 1.0)
+        share = min(max(float((score - low) / (high - low)), 0.0), 1.0)
         return share if higher_is_better else 1.0 - share
     return sigmoid(score if higher_is_better else -score)
 
