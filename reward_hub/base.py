@@ -604,11 +604,11 @@ class BaseRM:
     def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         """Details with one score a response in `scores`."""
         options = CallOptions(first_index=0)
-        return _rank_details(self._score_many(self._candidates(prompt, responses, options), options))
+        return self._ranking_of(self._score_many(self._candidates(prompt, responses, options), options))
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         options = CallOptions(first_index=0)
-        return _rank_details(await self._ascore_many(self._candidates(prompt, responses, options), options))
+        return self._ranking_of(await self._ascore_many(self._candidates(prompt, responses, options), options))
 
     def _candidates(
         self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions
@@ -661,7 +661,18 @@ class BaseRM:
         assert isinstance(a, ScoreDetails) and isinstance(b, ScoreDetails)
         sign = 1.0 if self.higher_is_better else -1.0
         probability = sigmoid(sign * (a.score - b.score))
-        return replace(joined_details([a, b]), score=probability, normalized_score=probability)
+        return replace(self._joined([a, b]), score=probability, normalized_score=probability)
+
+    def _ranking_of(self, results: Sequence[Result]) -> ScoreDetails:
+        """The ranking that several scores make; raises the first failure."""
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+        return self._joined([result for result in results if isinstance(result, ScoreDetails)])
+
+    def _joined(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        """The details of responses to one prompt, each scored on its own, as one record."""
+        return joined_details(parts)
 
     def _guard(self, call: Callable[[], ScoreDetails], index: int, options: CallOptions) -> Result:
         try:
@@ -824,13 +835,6 @@ def _compared(results: list[Result], return_details: bool) -> Any:
     if isinstance(result, Exception):
         raise result
     return (result.score, result.to_dict()) if return_details else result.score
-
-
-def _rank_details(results: Sequence[Result]) -> ScoreDetails:
-    for result in results:
-        if isinstance(result, Exception):
-            raise result
-    return joined_details([result for result in results if isinstance(result, ScoreDetails)])
 
 
 def aggregation_name(how: str | AggregationMethod) -> str:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from reward_hub.base import BaseRM, CallOptions, Result, _rank_details
+from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.cache_disk import OnCorrupt, ScoreStore
 from reward_hub.errors import RewardHubError
 from reward_hub.fingerprints import Settings, derived_fingerprint, fingerprint_of, settings_of, settings_written
@@ -199,11 +199,13 @@ class CachedRM(WrapperRM):
         result = super()._difference(a, b)
         return result if isinstance(result, Exception) else _flagged(result, cached=_all_cached([a, b]))
 
+    def _ranking_of(self, results: Sequence[Result]) -> ScoreDetails:
+        return _flagged(super()._ranking_of(results), cached=_all_cached(results))
+
     def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         refuse_own(self.rm, "rank")
         if not _ranks_itself(self.rm):
-            options = CallOptions(first_index=0)
-            return _joined(self._score_many(self._candidates(prompt, responses, options), options))
+            return super()._rank(prompt, responses)
         ranked = self._through(
             "rank",
             lambda: self._rank_keys(prompt, responses),
@@ -215,8 +217,7 @@ class CachedRM(WrapperRM):
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         refuse_own(self.rm, "rank")
         if not _ranks_itself(self.rm):
-            options = CallOptions(first_index=0)
-            return _joined(await self._ascore_many(self._candidates(prompt, responses, options), options))
+            return await super()._arank(prompt, responses)
 
         async def ask(places: list[int]) -> list[Result]:
             return [await self.rm._arank(prompt, responses)]
@@ -373,11 +374,6 @@ def _flagged(details: ScoreDetails, *, cached: bool) -> ScoreDetails:
 
 def _all_cached(parts: Sequence[Result]) -> bool:
     return all(isinstance(part, ScoreDetails) and part.extra["cached"] for part in parts)
-
-
-def _joined(parts: Sequence[Result]) -> ScoreDetails:
-    """The ranking that several scores make: it counts as cached where all of them were."""
-    return _flagged(_rank_details(parts), cached=_all_cached(parts))
 
 
 def _only(results: Sequence[Result]) -> ScoreDetails:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from reward_hub.base import BaseRM, CallOptions
 from reward_hub.errors import UnsupportedError
-from reward_hub.types import Conversation
+from reward_hub.types import Conversation, ScoreDetails
 
 
 class WrapperRM(BaseRM):
@@ -27,6 +29,9 @@ class WrapperRM(BaseRM):
 
     def _n_trainings(self) -> int:
         return self.rm._n_trainings()
+
+    def _joined(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        return self.rm._joined(parts)
 
     def _default_aggregation(self) -> str:
         return self.rm._default_aggregation()

@@ -82,7 +82,7 @@ def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ())
     if not place.is_dir():
         if split not in (None, _ONLY_SPLIT):
             raise RowFormatError(f"{path} is one file and has no split {split!r}.")
-        return Data(path, _decoded(read_rows(path), place.suffix), _sha256_of(place))
+        return Data(path, _decoded(read_rows(path), place.suffix), sha256_of(place))
     if any((place / name).exists() for name in ("state.json", "dataset_dict.json")):
         return _from_disk(path, split)
     found = _files_in(place, split, files)
@@ -91,7 +91,7 @@ def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ())
         for file in found
         for row in _decoded(read_rows(str(file)), file.suffix)
     ]
-    return Data(path, _numbered(rows), _sha256_of(*found))
+    return Data(path, _numbered(rows), sha256_of(*found))
 
 
 def read_hub(data: HubData) -> Data:
@@ -201,7 +201,7 @@ def _texts(cell: Any) -> list[str] | None:
     return value if isinstance(value, list) and value and all(isinstance(text, str) for text in value) else None
 
 
-def _sha256_of(*paths: Path) -> str:
+def sha256_of(*paths: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         with path.open("rb") as file:

@@ -22,9 +22,8 @@ from reward_hub.cli.bench_publish import PublishOptions
 from reward_hub.cli.bench_run import merged, missing_shards, score_shard, write_results
 from reward_hub.cli.bench_table import print_results
 from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions, command_of
+from reward_hub.cli.row_run import N_REPORTED
 from reward_hub.cli.usage import UsageError
-
-_N_REPORTED = 20  # failed items named on stderr
 
 # Options of rewardbench's scripts that have no counterpart by name, and what is said instead.
 _OF_REWARDBENCH = {
@@ -32,7 +31,7 @@ _OF_REWARDBENCH = {
     "--force-local": "say --judge --load-method vllm.",
     "--num-gpus": "say --engine-option tensor_parallel_size=N.",
     "--num-threads": "say --max-concurrency N.",
-    "--pref-sets": "say --dataset allenai/preference-test-sets, and one of its splits with --split.",
+    "--pref-sets": "say --dataset allenai/pref-test-sets, and one of its splits with --split.",
     "--quantized": "no model is quantized here; --dtype bfloat16 halves the memory.",
     "--ref-free-type": "say --family implicit --option reference_free=true, for `avg` with --length-normalize.",
     "--vllm-gpu-util": "say --engine-option gpu_memory_utilization=X.",
@@ -216,7 +215,7 @@ def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[
 def _report_failures(benchmark: Benchmark, scored: Sequence[Scored]) -> None:
     results = zip(benchmark.items, scored, strict=True)
     failed = [(item.id, result["error"]) for item, result in results if "error" in result]
-    for name, error in failed[:_N_REPORTED]:
+    for name, error in failed[:N_REPORTED]:
         print(f"item {name}: {error['type']}: {error['message']}", file=sys.stderr)
-    if len(failed) > _N_REPORTED:
+    if len(failed) > N_REPORTED:
         print("further items failed, and are written with their errors", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from reward_hub.bench.data import sha256_of
 from reward_hub.bench.ensemble_file import ensemble_of, kind_of_judges, local_files
 from reward_hub.bench.results import JUDGE_MODES, JudgeMode, ModelFacts
 from reward_hub.bench.scored import Scored
@@ -173,7 +173,7 @@ class Source:
         """What the scores depend on, as plain JSON."""
         if self.options.ensemble is not None:
             # Not what it says, for it may hold a key.
-            return {"ensemble": str(self.options.ensemble), "ensemble_sha256": self._of_ensemble(_sha256_of)}
+            return {"ensemble": str(self.options.ensemble), "ensemble_sha256": self._of_ensemble(sha256_of)}
         settings = {"model": self.options.model, **self.load_options.settings()}
         if not self.options.judge:
             return settings
@@ -276,10 +276,6 @@ def _check_judge_options(names: Iterable[str]) -> None:
             raise UsageError(
                 f"--judge-option {name}: LLMJudge has no such argument; known: {', '.join(sorted(known))}."
             )
-
-
-def _sha256_of(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _said(error: Exception) -> str:

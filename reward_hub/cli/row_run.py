@@ -28,7 +28,7 @@ from reward_hub.rows import STDIN, Row, RowFormatError, read_rows
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
-_N_REPORTED = 20  # bad rows named on stderr; the out file has them all
+N_REPORTED = 20  # bad rows named on stderr; the out file has them all
 _N_DEAD = 16  # so many rows in a row failed by the engine: it is gone, and the rows are not to blame
 _ENGINE_ERRORS = (
     "BackendError",
@@ -350,10 +350,10 @@ def _stop_if_dead(results: Sequence[dict[str, Any]], *, n_scored: int) -> None:
 
 def _report(row: Row, error: dict[str, Any], run: RowRun, summary: Summary) -> None:
     summary.n_reported += 1
-    if summary.n_reported <= _N_REPORTED:
+    if summary.n_reported <= N_REPORTED:
         name = f"{run.source}:{row.number}" if run.called is None else run.called(row)
         print(f"{name}: {error['type']}: {error['message']}", file=sys.stderr)
-    elif summary.n_reported == _N_REPORTED + 1:
+    elif summary.n_reported == N_REPORTED + 1:
         print("further bad rows are counted, and written with their errors", file=sys.stderr)
 
 

@@ -13,7 +13,7 @@ from reward_hub.judge.form import JudgeForm
 from reward_hub.judge.judging import Judgement
 from reward_hub.judge.limits import Usage
 from reward_hub.judge.samples import PositionBias
-from reward_hub.numerics import aggregate, sigmoid
+from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
 from reward_hub.types import Conversation, ScoreDetails
 
 
@@ -70,7 +70,7 @@ class JudgeDetails:
         scores = judgement.reduced.scores
         if conversation.steps is None:
             details = self._of(judgement, scores[0])
-            return replace(details, normalized_score=self._normalized(scores[0]))
+            return replace(details, normalized_score=in_unit_interval(scores[0], self.form.score_range))
         if len(scores) != len(conversation.steps):
             raise BackendError(f"{self.form.name} gave {len(scores)} scores for {len(conversation.steps)} steps.")
         score = aggregate(scores, aggregation)
@@ -79,7 +79,7 @@ class JudgeDetails:
         bounded = probabilities or aggregation not in ("product", "sum")
         return replace(
             self._of(judgement, score),
-            normalized_score=self._normalized(score) if bounded else sigmoid(score),
+            normalized_score=in_unit_interval(score, self.form.score_range) if bounded else sigmoid(score),
             step_scores=list(scores),
             step_spans=[list(span) for span in conversation.step_spans or ()],
         )
@@ -109,7 +109,3 @@ class JudgeDetails:
     def of_list(self, judgement: Judgement) -> ScoreDetails:
         scores = list(judgement.reduced.scores)
         return replace(self._of(judgement, max(scores)), scores=scores)
-
-    def _normalized(self, score: float) -> float:
-        low, high = self.form.score_range
-        return (score - low) / (high - low)

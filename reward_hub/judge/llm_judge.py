@@ -325,9 +325,7 @@ class LLMJudge(BaseRM):
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         if self.kind != "pairwise":
-            options = CallOptions(first_index=0)
-            results = await self._ascore_many(self._candidates(prompt, responses, options), options)
-            return self._details.of_several([result for result in results if isinstance(result, ScoreDetails)])
+            return await super()._arank(prompt, responses)
         if len(set(responses)) == 1:
             # Equal texts need no judge.
             return replace(self._details.bare(0.5), scores=[0.5] * len(responses))
@@ -346,11 +344,8 @@ class LLMJudge(BaseRM):
         usage = Usage.total([one.usage for one in judgements])
         return replace(details, extra={**details.extra, "usage": usage.to_dict()})
 
-    def _difference(self, a: Result, b: Result) -> Result:
-        result = super()._difference(a, b)
-        if not (isinstance(a, ScoreDetails) and isinstance(b, ScoreDetails) and isinstance(result, ScoreDetails)):
-            return result
-        return replace(result, extra=self._details.of_several([a, b]).extra)
+    def _joined(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        return self._details.of_several(parts)
 
     def _pair_details(self, judgement: Judgement) -> ScoreDetails:
         position = position_of(judgement)

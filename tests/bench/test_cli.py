@@ -201,7 +201,7 @@ def _right_by_majority(row: dict[str, Any]) -> bool:
         (("--scores", "{data}"), "there is no 'chosen_score'"),
         (("--scores", "nowhere.jsonl"), "nowhere.jsonl"),
         (("--model", "m", "--wandb-run", "x"), "--wandb-run of rewardbench: name the model"),
-        (("--model", "m", "--pref_sets"), "say --dataset allenai/preference-test-sets"),
+        (("--model", "m", "--pref_sets"), "say --dataset allenai/pref-test-sets"),
         (("--model", "m", "--best_of=8"), "best-of-n data is read by --data"),
         (("--model", "m", "--num_gpus", "2"), "--engine-option tensor_parallel_size=N"),
         (("--model", "m", "--vllm_gpu_util", "0.5"), "--engine-option gpu_memory_utilization=X"),
