@@ -9,19 +9,19 @@ import importlib
 import logging
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+from reward_hub.version import __version__
 
 _HOME = {
     "AutoRM": "reward_hub.auto",
     "BaseRM": "reward_hub.base",
-    "CalibratedRM": "reward_hub.calibrated_rm",
-    "calibrate": "reward_hub.calibrated_rm",
-    "load_calibration": "reward_hub.calibrated_rm",
+    "CalibratedRM": "reward_hub.calibration.calibrated_rm",
+    "calibrate": "reward_hub.calibration.calibrated_rm",
+    "load_calibration": "reward_hub.calibration.calibrated_rm",
     "PRMResult": "reward_hub.base",
     "AggregationMethod": "reward_hub.base",
     "EnsembleRM": "reward_hub.ensemble",
-    "CachedRM": "reward_hub.cache",
-    "DrSow": "reward_hub.drsow",
+    "CachedRM": "reward_hub.cache.cached_rm",
+    "DrSow": "reward_hub.drsow.drsow_rm",
     "LLMJudge": "reward_hub.judge",
     "register_family": "reward_hub.registry",
     "register_backend": "reward_hub.registry",
@@ -49,11 +49,11 @@ if TYPE_CHECKING:
     from reward_hub.base import AggregationMethod as AggregationMethod
     from reward_hub.base import BaseRM as BaseRM
     from reward_hub.base import PRMResult as PRMResult
-    from reward_hub.cache import CachedRM as CachedRM
-    from reward_hub.calibrated_rm import CalibratedRM as CalibratedRM
-    from reward_hub.calibrated_rm import calibrate as calibrate
-    from reward_hub.calibrated_rm import load_calibration as load_calibration
-    from reward_hub.drsow import DrSow as DrSow
+    from reward_hub.cache.cached_rm import CachedRM as CachedRM
+    from reward_hub.calibration.calibrated_rm import CalibratedRM as CalibratedRM
+    from reward_hub.calibration.calibrated_rm import calibrate as calibrate
+    from reward_hub.calibration.calibrated_rm import load_calibration as load_calibration
+    from reward_hub.drsow.drsow_rm import DrSow as DrSow
     from reward_hub.ensemble import EnsembleRM as EnsembleRM
     from reward_hub.errors import BackendError as BackendError
     from reward_hub.errors import BudgetExceededError as BudgetExceededError

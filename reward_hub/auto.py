@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_hub import registry
-from reward_hub.backends import vllm_plan
+from reward_hub.backends.vllm import plan as vllm_plan
 from reward_hub.base import AggregationMethod, BaseRM, aggregation_name
 from reward_hub.errors import RewardHubError, UnknownModelError, UnsupportedError
 from reward_hub.family import Family, Setup
-from reward_hub.located import Located, checked_read, length_limit, locate, set_up, tokenizer_folder
+from reward_hub.loading.resolve import Located, checked_read, length_limit, locate, set_up, tokenizer_folder
 from reward_hub.reads import HeadOutputs, Read
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ class AutoRM:
         for bound, given_bound in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
             if given_bound is not None and given_bound < 1:
                 raise TypeError(f"{bound}={given_bound}; at least 1 is needed.")
-        from reward_hub import implicit_rm
+        from reward_hub.models import implicit_rm
 
         if reference is not None and family is None and registry.family_of_id(str(model)) is None:
             family = implicit_rm.IMPLICIT.name
@@ -212,8 +212,8 @@ class AutoRM:
             name, why = _choose_backend(method, located, setup)
             backend_type = registry.backend_class(name)
             _check_engine_options(engine_options, backend_type.known_options(), name)
-        from reward_hub.model_rm import LoadedModel, ModelRM
-        from reward_hub.pairwise_rm import PairwiseRM
+        from reward_hub.models.model_rm import LoadedModel, ModelRM
+        from reward_hub.models.pairwise_rm import PairwiseRM
 
         def start(located: Located, setup: Setup) -> LoadedModel:
             read = checked_read(located, setup)
@@ -377,7 +377,7 @@ class AutoRM:
         Raises:
             UnsupportedError: vLLM cannot serve it, or only with `folder`.
         """
-        from reward_hub.backends.vllm_serve import serve_command
+        from reward_hub.backends.vllm.serve import serve_command
 
         if adapter is not None:
             raise UnsupportedError("vLLM is given merged weights here: merge the adapter with peft's merge_and_unload.")
@@ -416,9 +416,10 @@ def _served(
     Args:
         ours: arguments that finished models cannot honour: name -> (value, default).
     """
-    from reward_hub import connecting, remote_rm
     from reward_hub.judge import loading as judges
-    from reward_hub.scorer_rm import scorer
+    from reward_hub.loading import servers as connecting
+    from reward_hub.models import remote_rm
+    from reward_hub.models.scorer_rm import scorer
     from reward_hub.tokenizer import load_tokenizer
 
     api_base, checkpoint = server["api_base"], server["checkpoint"]

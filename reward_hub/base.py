@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from reward_hub import messages as border
-from reward_hub.background_loop import run_sync
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError, UnsupportedError
+from reward_hub.loops import run_sync
 from reward_hub.numerics import AGGREGATIONS, aggregate, in_unit_interval, sigmoid
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
 

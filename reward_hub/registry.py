@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BUILTIN_BACKENDS = {
     "transformers": "reward_hub.backends.transformers:TransformersBackend",
-    "vllm": "reward_hub.backends.vllm:VllmBackend",
+    "vllm": "reward_hub.backends.vllm.engine:VllmBackend",
 }
 BACKEND_ALIASES = {"hf": "transformers", "openai": "api"}
 
@@ -59,7 +59,7 @@ def register_backend(name: str, target: str) -> None:
 def builtin_families() -> dict[str, Family]:
     """Name -> family, for every module of `reward_hub.families` and what `implicit_rm` registers."""
     import reward_hub.families as package
-    from reward_hub.implicit_rm import FAMILIES
+    from reward_hub.models.implicit_rm import FAMILIES
 
     found: dict[str, Family] = {family.name: family for family in FAMILIES}
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):

@@ -12,8 +12,8 @@ import sys
 import time
 
 from reward_hub import BaseRM, CacheError
-from reward_hub.cache import CachedRM
-from reward_hub.cache_disk import ScoreStore
+from reward_hub.cache.cached_rm import CachedRM
+from reward_hub.cache.store import ScoreStore
 
 
 class LengthRM(BaseRM):

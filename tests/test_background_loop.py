@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 LEFT_OPEN = """
-from reward_hub.background_loop import run_sync
+from reward_hub.loops import run_sync
 from reward_hub.per_loop import PerLoop
 
 async def aclose(value):

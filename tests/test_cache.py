@@ -25,7 +25,7 @@ import reward_hub
 from reward_hub import AutoRM, BaseRM, InputTooLongError, InvalidConversationError, UnsupportedError
 from reward_hub import messages as border
 from reward_hub.base import CallOptions
-from reward_hub.cache import CachedRM
+from reward_hub.cache.cached_rm import CachedRM
 from reward_hub.fingerprints import fingerprint_of
 from reward_hub.messages import parse
 from reward_hub.types import Conversation, Message, ScoreDetails
@@ -814,7 +814,7 @@ def test_a_model_that_cannot_be_told_from_others_is_refused_until_it_is_named(tm
 
 
 def test_a_changed_model_of_ours_is_refused_until_it_is_named(tmp_path):
-    from reward_hub.model_rm import ModelRM
+    from reward_hub.models.model_rm import ModelRM
 
     class ShiftedRM(ModelRM):
         def score(self, messages, **kwargs):
@@ -1083,7 +1083,7 @@ def test_code_in_a_folder_is_part_of_its_fingerprint(tmp_path):
     import shutil
 
     from reward_hub import builtin
-    from reward_hub.checkpoint import open_checkpoint
+    from reward_hub.checkpoints.files import open_checkpoint
 
     folder = tmp_path / "model"
     shutil.copytree(builtin.path("arithmetic-orm"), folder)

@@ -18,8 +18,8 @@ import diskcache
 import pytest
 
 from reward_hub import BaseRM, CacheError
-from reward_hub.cache import CachedRM
-from reward_hub.cache_disk import ScoreStore, TextDisk, checksum
+from reward_hub.cache.cached_rm import CachedRM
+from reward_hub.cache.store import ScoreStore, TextDisk, checksum
 
 PROCESSES = Path(__file__).parent / "cache_processes.py"
 SHORT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "abc"}]

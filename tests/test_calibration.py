@@ -26,8 +26,8 @@ from reward_hub import (
     calibrate,
     load_calibration,
 )
-from reward_hub.calibration import calibrate_scores, expected_calibration_error
-from reward_hub.calibration_maps import (
+from reward_hub.calibration.fitting import calibrate_scores, expected_calibration_error
+from reward_hub.calibration.maps import (
     IsotonicMap,
     TemperatureMap,
     fit_isotonic,
@@ -35,8 +35,8 @@ from reward_hub.calibration_maps import (
     map_from_dict,
     pool_adjacent_violators,
 )
+from reward_hub.data.preferences import read_preferences
 from reward_hub.numerics import sigmoid
-from reward_hub.preference_data import read_preferences
 
 JUDGEBENCH = Path(__file__).parents[2] / "shared" / "data" / "judgebench"
 

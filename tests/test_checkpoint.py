@@ -21,7 +21,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from reward_hub import AutoRM, CheckpointError, UnknownModelError
-from reward_hub.checkpoint import open_checkpoint
+from reward_hub.checkpoints.files import open_checkpoint
 from reward_hub.testing import make_checkpoint, make_tensors, write_tensors
 
 CLASSIFIER = GoldenSet("seqcls-mistral", "own")

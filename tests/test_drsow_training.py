@@ -37,10 +37,10 @@ from reward_hub import (
     UnknownModelError,
     UnsupportedError,
 )
-from reward_hub.drsow_saved import TrainingReport
-from reward_hub.drsow_trainer import TokenPair, TrainingSettings, collate, train_adapter
-from reward_hub.drsow_training import preference_accuracy
-from reward_hub.preference_data import read_preferences, split_by_prompt
+from reward_hub.data.preferences import read_preferences, split_by_prompt
+from reward_hub.drsow.saved import TrainingReport
+from reward_hub.drsow.trainer import TokenPair, TrainingSettings, collate, train_adapter
+from reward_hub.drsow.training import preference_accuracy
 from reward_hub.types import TokenInput
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("trl") is None, reason="the extra 'train' is not installed")

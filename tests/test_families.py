@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from reward_hub import AutoRM, CheckpointError, UnknownModelError, registry
-from reward_hub.checkpoint import open_checkpoint
+from reward_hub.checkpoints.files import open_checkpoint
 
 OWN = [golden for golden in golden_sets("own") if golden.registered]
 ONE_MODEL = [golden for golden in OWN if not golden.two_models]

@@ -20,9 +20,9 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from safetensors.numpy import save_file
 
-from reward_hub import hub as hub_module
+from reward_hub.checkpoints import hub as hub_module
+from reward_hub.checkpoints.hub import HubRepo, read_safetensors_header, resolve
 from reward_hub.errors import CacheError, CheckpointError, ServerError, ServerTimeoutError, UnknownModelError
-from reward_hub.hub import HubRepo, read_safetensors_header, resolve
 
 SECRET = "hf_0123456789secret"
 GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
@@ -278,7 +278,7 @@ def test_a_cache_filled_by_huggingface_hub_is_used(server: HubServer, commit: st
 def test_hf_home_and_hf_hub_offline_are_honoured_in_a_fresh_process(
     server: HubServer, commit: str, tmp_path: Path
 ) -> None:
-    code = "from reward_hub.hub import resolve; print(resolve('org/rm').download(['config.json']))"
+    code = "from reward_hub.checkpoints.hub import resolve; print(resolve('org/rm').download(['config.json']))"
     environment = os.environ | {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
     environment = {name: value for name, value in environment.items() if name not in ("HF_HUB_CACHE", "HF_XET_CACHE")}
 
@@ -634,7 +634,7 @@ def test_a_repo_can_be_pickled_and_compared(commit: str) -> None:
 
 
 def test_importing_the_module_imports_nothing_heavy() -> None:
-    code = "import sys, json, reward_hub.hub; print(json.dumps(sorted(sys.modules)))"
+    code = "import sys, json, reward_hub.checkpoints.hub; print(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, check=True)
     heavy = {"huggingface_hub", "safetensors", "numpy", "torch", "transformers", "httpx", "pydantic"}
     assert heavy.isdisjoint(json.loads(done.stdout))

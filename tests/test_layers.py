@@ -16,10 +16,10 @@ TRAINING = ("builtin.train", "builtin.batches")
 FAMILY = {"family", "reads", "heads", "encoding", "numerics", "objectives", "types", "errors"}
 # What the HTTP backend uses besides: a vLLM server is asked as vLLM's plan says, every server in its dialect.
 OVER_HTTP = {
-    "background_loop",
-    "http_client",
-    *(f"backends.{name}" for name in ("vllm_plan", "vllm_folder")),
-    *(f"dialects.{name}" for name in ("base", "vllm", "sglang", "lmdeploy")),
+    "loops",
+    "http.client",
+    *(f"backends.vllm.{name}" for name in ("plan", "folder")),
+    *(f"http.dialects.{name}" for name in ("base", "vllm", "sglang", "lmdeploy")),
 }
 # Parts that stand under the models, lowest first: each imports only from those above it in this list.
 LOW = (
@@ -32,8 +32,8 @@ LOW = (
     "encoding",
     "family",
     "messages",
-    "hub",
-    "checkpoint",
+    "checkpoints.hub",
+    "checkpoints.files",
 )
 
 
@@ -73,7 +73,7 @@ def _names(node: ast.AST) -> set[str]:
         return {alias.name for alias in node.names}
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "imports are absolute"
-        # `from reward_hub import hub` imports a module, `from reward_hub.hub import resolve` a name of one.
+        # `from reward_hub import hub` imports a module, `from reward_hub.checkpoints.hub import resolve` a name of one.
         return {f"{node.module}.{alias.name}" for alias in node.names} if node.module else set()
     return set()
 
@@ -91,23 +91,23 @@ def test_a_family_imports_only_what_families_are_built_from(module: str) -> None
 
 @pytest.mark.parametrize("module", named("backends."))
 def test_a_backend_knows_no_family_and_no_other_backend(module: str) -> None:
-    # An engine may have several files (vllm, vllm_plan); those of no engine are shared.
-    engine = module.removeprefix("backends.").split("_")[0]
+    # An engine may have a folder (vllm); files of no engine are shared.
+    engine = engine_of(module)
     others = {other for other in named("backends.") if engine_of(other) not in (None, engine)}
     found = own_imports(module) - (OVER_HTTP if engine == "http" else set())
     assert {name for name in found if name.startswith("families") or name in others} == set()
     outside = {name for name in found if not name.startswith("backends.")}
-    assert outside - {"checkpoint", "errors", "family", "heads", "reads", "tokenizer", "types"} == set()
+    assert outside - {"checkpoints.files", "errors", "family", "heads", "reads", "tokenizer", "types"} == set()
 
 
-@pytest.mark.parametrize("module", named("dialects."))
+@pytest.mark.parametrize("module", named("http.dialects."))
 def test_a_dialect_knows_neither_families_nor_backends(module: str) -> None:
-    outside = {name for name in own_imports(module) if not name.startswith("dialects.")}
-    assert outside - {"errors", "http_client", "types"} == set()
+    outside = {name for name in own_imports(module) if not name.startswith("http.dialects.")}
+    assert outside - {"errors", "http.client", "types"} == set()
 
 
 def engine_of(module: str) -> str | None:
-    name = module.removeprefix("backends.").split("_")[0]
+    name = module.removeprefix("backends.").split(".")[0].split("_")[0]
     return name if name in ("transformers", "vllm", "http") else None
 
 
@@ -143,10 +143,13 @@ def test_nothing_imports_the_training_script(module: str) -> None:
 
 
 def test_the_package_root_imports_next_to_nothing() -> None:
-    assert {name.split(".")[0] for name in imports("__init__")} <= {"__future__", "importlib", "logging", "typing"}
+    assert {name.split(".")[0] for name in imports("__init__")} <= {
+        *("__future__", "importlib", "logging", "typing", "reward_hub")
+    }
+    assert own_imports("__init__") == {"version"}
 
 
-@pytest.mark.parametrize("module", ["judge.openai_chat", "judge.vllm_chat", "judge.asking", "judge.limits"])
+@pytest.mark.parametrize("module", ["judge.chat.openai", "judge.chat.vllm", "judge.chat.asking", "judge.chat.limits"])
 def test_a_chat_client_knows_neither_rubrics_nor_published_judges(module: str) -> None:
     judge = {name for name in own_imports(module) if name.startswith("judge.")}
-    assert judge - {f"judge.{name}" for name in ("chat", "form", "limits")} == set()
+    assert judge - {f"judge.{name}" for name in ("chat.client", "form", "chat.limits")} == set()

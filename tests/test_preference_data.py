@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reward_hub.data.preferences import PreferencePair, read_preferences, split_by_prompt
+from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 from reward_hub.messages import parse
-from reward_hub.preference_data import PreferencePair, read_preferences, split_by_prompt
-from reward_hub.rows import RowFormatError
 
 USER = {"role": "user", "content": "2+2?"}
 FOUR = {"role": "assistant", "content": "4"}

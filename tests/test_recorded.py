@@ -12,11 +12,11 @@ import pytest
 
 from reward_hub import BackendError
 from reward_hub.bench import EXAMPLE_COUNTS, SUBSET_MAPPING, calculate_scores_per_section
+from reward_hub.data.recorded import read_recorded, read_subsets
+from reward_hub.data.rows import RowFormatError
 from reward_hub.ensemble.normalization import NORMALIZATIONS
-from reward_hub.ensemble.recorded import read_recorded, read_subsets
-from reward_hub.ensemble.recorded_ensemble import RecordedEnsemble, RecordedMember
+from reward_hub.ensemble.offline import RecordedEnsemble, RecordedMember
 from reward_hub.ensemble.reduction import REDUCTIONS, Reduction
-from reward_hub.rows import RowFormatError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 EXAMPLES = SHARED / "benchmarks" / "examples.json"

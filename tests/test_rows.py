@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from reward_hub.data.rows import RowFormatError, conversation_of, read_rows, responses_of, stepwise_of
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import RowFormatError, conversation_of, read_rows, responses_of, stepwise_of
 
 QUESTION = {"role": "user", "content": "2+2?"}
 ANSWER = {"role": "assistant", "content": "4"}

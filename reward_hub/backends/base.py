@@ -14,7 +14,7 @@ from reward_hub.errors import BackendError
 from reward_hub.types import Array, TokenInput
 
 if TYPE_CHECKING:
-    from reward_hub.checkpoint import CheckpointFiles
+    from reward_hub.checkpoints.files import CheckpointFiles
     from reward_hub.family import Backbone
     from reward_hub.reads import Read
     from reward_hub.tokenizer import Tokenizer

@@ -14,17 +14,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from reward_hub.backends import vllm_plan
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.backends.vllm_folder import pieces_of, weight_shapes
-from reward_hub.backends.vllm_plan import WeightRules, plan
-from reward_hub.background_loop import run_sync
-from reward_hub.checkpoint import CheckpointFiles, head_weights, hidden_size, lm_head_rows
-from reward_hub.dialects import lmdeploy, sglang, vllm
-from reward_hub.dialects.base import NO_SUCH_ROUTE, Connection, Wire
+from reward_hub.backends.vllm import plan as vllm_plan
+from reward_hub.backends.vllm.folder import pieces_of, weight_shapes
+from reward_hub.backends.vllm.plan import WeightRules, plan
+from reward_hub.checkpoints.files import CheckpointFiles, head_weights, hidden_size, lm_head_rows
 from reward_hub.errors import BackendError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.family import Backbone
-from reward_hub.http_client import in_order
+from reward_hub.http.client import in_order
+from reward_hub.http.dialects import lmdeploy, sglang, vllm
+from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Connection, Wire
+from reward_hub.loops import run_sync
 from reward_hub.reads import HeadOutputs, Read, TokenLogits, TokenLogprobs
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Array, TokenInput

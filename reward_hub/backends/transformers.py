@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.checkpoint import CheckpointFiles, head_weights, lm_head_name, lm_head_rows
+from reward_hub.checkpoints.files import CheckpointFiles, head_weights, lm_head_name, lm_head_rows
 from reward_hub.errors import (
     BackendError,
     CheckpointError,

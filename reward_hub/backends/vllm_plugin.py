@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from reward_hub.backends.vllm_plan import PLUGIN_PREFIX, RULES_KEY, STEMS, WeightRules
+from reward_hub.backends.vllm.plan import PLUGIN_PREFIX, RULES_KEY, STEMS, WeightRules
 
 GROUP = "vllm.general_plugins"
 ENTRY_POINT = "reward_hub"

@@ -103,7 +103,7 @@ def _listed(rm: BaseRM, item: Item) -> tuple[list[float], list[dict[str, Any]]]:
 
 def _duels_of(item: Item) -> list[Pair]:
     """Every two different responses, where they are so few that `rank` compares them all."""
-    from reward_hub.pairwise_rm import ALL_PAIRS
+    from reward_hub.models.pairwise_rm import ALL_PAIRS
 
     texts = list(dict.fromkeys(_responses_in(item)))
     return [Pair(item.prompt, a, b) for a, b in itertools.combinations(texts, 2)] if len(texts) <= ALL_PAIRS else []
@@ -112,7 +112,7 @@ def _duels_of(item: Item) -> list[Pair]:
 def _by_duels(
     rm: BaseRM, item: Item, known: Mapping[tuple[str, str], Result]
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    from reward_hub.pairwise_rm import rank_by_comparing
+    from reward_hub.models.pairwise_rm import rank_by_comparing
 
     parts: list[dict[str, Any]] = []
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reward_hub.data.rows import Row, RowFormatError, decoded_cell, messages_in_cells, read_rows
 from reward_hub.errors import missing_dependency
-from reward_hub.rows import Row, RowFormatError, decoded_cell, messages_in_cells, read_rows
 
 logger = logging.getLogger(__name__)
 

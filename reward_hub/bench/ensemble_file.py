@@ -99,7 +99,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _member(said: Any, place: int) -> BaseRM:
-    from reward_hub import AutoRM
+    from reward_hub.auto import AutoRM
     from reward_hub.judge import LLMJudge
 
     names = [name for name in ("model", "judge") if isinstance(said, Mapping) and isinstance(said.get(name), str)]

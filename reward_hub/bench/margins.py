@@ -9,8 +9,8 @@ import numpy as np
 
 from reward_hub.bench.rules.rows import Row, read_pairs
 from reward_hub.bench.statistics import histograms, summary
-from reward_hub.calibration import expected_calibration_error
-from reward_hub.calibration_maps import sigmoids
+from reward_hub.calibration.fitting import expected_calibration_error
+from reward_hub.calibration.maps import sigmoids
 
 
 def margins(rows: Iterable[Row]) -> dict[str | None, list[float]]:

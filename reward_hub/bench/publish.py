@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import reward_hub
+from reward_hub.checkpoints.hub import hub_errors
 from reward_hub.errors import BackendError
-from reward_hub.hub import hub_errors
+from reward_hub.version import __version__
 
 # Figures of `metrics.overall` that a model card shows, with their names there.
 _SHOWN = {
@@ -59,7 +59,7 @@ def push_scores(folder: Path, repo_id: str | None = None, *, token: str | None =
         api.create_commit(
             target,
             [CommitOperationAdd(name, content) for name, content in files.items()],
-            commit_message=f"Scores of {results['model']} by reward_hub {reward_hub.__version__}",
+            commit_message=f"Scores of {results['model']} by reward_hub {__version__}",
             repo_type="dataset",
         )
     except hub_errors() as error:
@@ -96,7 +96,7 @@ def add_to_model_card(folder: Path, repo_id: str, *, token: str | None = None) -
                 metadata,
                 token=token,
                 overwrite=True,
-                commit_message=f"Add evaluation by reward_hub {reward_hub.__version__}",
+                commit_message=f"Add evaluation by reward_hub {__version__}",
             )
         )
     except hub_errors() as error:
@@ -145,7 +145,7 @@ def dataset_card(results: Mapping[str, Any]) -> str:
         f"# Scores of {results['model']} on {name}",
         "",
         f"{results['n']} items, {results['n_failed']} of them failed. Written by `reward-hub bench`, version "
-        f"{reward_hub.__version__}; `results.json` holds metrics with intervals, versions and hashes.",
+        f"{__version__}; `results.json` holds metrics with intervals, versions and hashes.",
         "",
         *table,
     ]

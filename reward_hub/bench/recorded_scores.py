@@ -13,8 +13,8 @@ from typing import Any
 from reward_hub.bench.items import Form, Item
 from reward_hub.bench.rules.rows import is_finite
 from reward_hub.bench.scored import Scored, failure
+from reward_hub.data.rows import Row, RowFormatError, decoded_cell, read_rows
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import Row, RowFormatError, decoded_cell, read_rows
 
 _COLUMNS: dict[Form, dict[str, tuple[str, ...]]] = {
     "preference": {"chosen": ("chosen_score", "scores_chosen"), "rejected": ("rejected_score", "scores_rejected")},

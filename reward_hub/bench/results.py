@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-import reward_hub
 from reward_hub.bench.items import Form, Item
+from reward_hub.version import __version__
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -146,7 +146,7 @@ def facts_of(rm: BaseRM) -> ModelFacts:
 
 def versions() -> dict[str, str]:
     """Of Python, this package, and the engines that are installed; none of them is imported."""
-    found = {"python": platform.python_version(), "reward_hub": reward_hub.__version__}
+    found = {"python": platform.python_version(), "reward_hub": __version__}
     for package in _PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.bench.data import Data, read_path
+from reward_hub.bench.item_rows import item_row
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import JUDGE_MODES, computed, default_options, rule_of
-from reward_hub.bench.rows import item_row
 from reward_hub.bench.scoring import require_scorable, score_items
 from reward_hub.bench.suites import named
 

@@ -6,7 +6,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from reward_hub import AutoRM, BaseRM
+from reward_hub.auto import AutoRM
+from reward_hub.base import BaseRM
 from reward_hub.builtin.problems import held_out_pairs, held_out_solutions
 
 # As ProcessBench reads a process model, a step below this is called wrong.

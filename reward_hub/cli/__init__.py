@@ -12,10 +12,10 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-import reward_hub
 from reward_hub.cli.option_groups import command_of
 from reward_hub.cli.usage import UsageError
 from reward_hub.errors import RewardHubError
+from reward_hub.version import __version__
 
 # Command and file; each file holds one function, named `run`, or an `app` where it has commands below it.
 _FILES = {
@@ -24,7 +24,7 @@ _FILES = {
     "rank": "rank",
     "judge": "judge",
     "ensemble": "ensemble",
-    "bench": "bench",
+    "bench": "bench.command",
     "families": "families",
     "inspect": "inspect",
     "serve-args": "serve_args",
@@ -58,7 +58,7 @@ app = typer.Typer(cls=Commands, name="reward-hub", no_args_is_help=True, pretty_
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        print(reward_hub.__version__)
+        print(__version__)
         raise typer.Exit
 
 

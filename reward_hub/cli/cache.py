@@ -26,7 +26,7 @@ def run(
     `stats` shows how much there is, `clear` removes every entry, `export` writes one line of JSON an entry: key, model,
     score and details, corrupt ones left out. Conversations themselves are not kept.
     """
-    from reward_hub.cache_disk import ScoreStore
+    from reward_hub.cache.store import ScoreStore
 
     if (out is None) == (action == "export"):
         raise UsageError("export needs --out FILE." if out is None else f"--out has no meaning for {action}.")

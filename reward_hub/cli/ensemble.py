@@ -18,7 +18,7 @@ from reward_hub.cli.tables import print_table
 from reward_hub.cli.usage import UsageError
 
 if TYPE_CHECKING:
-    from reward_hub.ensemble.recorded_ensemble import RecordedEnsemble
+    from reward_hub.ensemble.offline import RecordedEnsemble
     from reward_hub.ensemble.reduction import Floats, Reduction
 
 _MODES = "Modes"
@@ -105,7 +105,7 @@ def run(
     RewardBench's offline modes Mean, Worst and Uncertainty are `--reduce mean --reduce min --reduce mean_minus_std`
     with `--normalize zscore`.
     """
-    from reward_hub.rows import RowFormatError
+    from reward_hub.data.rows import RowFormatError
 
     try:
         ensemble = _ensemble(files, models)
@@ -121,8 +121,8 @@ def run(
 
 
 def _ensemble(files: Sequence[str], models: ModelOptions) -> RecordedEnsemble:
-    from reward_hub.ensemble.recorded import read_recorded, read_subsets
-    from reward_hub.ensemble.recorded_ensemble import RecordedEnsemble, RecordedMember, names_of
+    from reward_hub.data.recorded import read_recorded, read_subsets
+    from reward_hub.ensemble.offline import RecordedEnsemble, RecordedMember, names_of
 
     paths = [*files, *(models.cost or ())]
     weights = models.weight or [1.0] * len(paths)

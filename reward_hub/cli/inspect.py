@@ -22,7 +22,7 @@ def run(
     log: LogOptions,
 ) -> None:
     """Show what would be loaded: family, head, template, positions read, backends, memory needed."""
-    from reward_hub import AutoRM
+    from reward_hub.auto import AutoRM
 
     try:
         found = AutoRM.inspect(model, **checkpoint.arguments())

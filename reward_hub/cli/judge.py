@@ -10,9 +10,9 @@ import typer
 from reward_hub.cli import rank, score, steps
 from reward_hub.cli.judge_options import JudgeOptions
 from reward_hub.cli.option_groups import LogOptions, RowOptions
-from reward_hub.cli.row_run import RowCommand, error_result, run_and_report
+from reward_hub.cli.rows.run import RowCommand, error_result, run_and_report
+from reward_hub.data.rows import conversation_of, pair_of, responses_of, stepwise_of
 from reward_hub.errors import RewardHubError
-from reward_hub.rows import conversation_of, pair_of, responses_of, stepwise_of
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -101,8 +101,8 @@ def _rank(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
 
 def _together(items: Sequence[Any], judge: Callable[[Any], Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The results of all items at once; one that cannot be judged has its error."""
-    from reward_hub.background_loop import run_sync
-    from reward_hub.http_client import in_order
+    from reward_hub.http.client import in_order
+    from reward_hub.loops import run_sync
 
     async def one(item: Any) -> dict[str, Any]:
         try:

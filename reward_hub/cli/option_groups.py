@@ -231,7 +231,7 @@ def named_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
 
 def load_model(model: str, load: LoadOptions) -> BaseRM:
     """`AutoRM.load`, an option that it refuses being bad usage."""
-    from reward_hub import AutoRM
+    from reward_hub.auto import AutoRM
 
     arguments = load.arguments()
     try:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
-from reward_hub.cli.row_run import RowCommand, error_result, run_command
+from reward_hub.cli.rows.run import RowCommand, error_result, run_command
+from reward_hub.data.rows import responses_of
 from reward_hub.errors import RewardHubError
-from reward_hub.rows import responses_of
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM

@@ -27,7 +27,7 @@ def run(
     log: LogOptions,
 ) -> None:
     """Print the `vllm serve` command that answers as this model is read; add your own options (`--port`, ...) to it."""
-    from reward_hub import AutoRM
+    from reward_hub.auto import AutoRM
 
     try:
         words, notes = AutoRM.serve_args(model, name=name, folder=folder, torch_dtype=dtype, **checkpoint.arguments())

@@ -40,7 +40,7 @@ def run(
     where it is installed, and with --api-base a server. In float32 unless --dtype says otherwise. The exit code is 1
     where a difference exceeds the tolerance.
     """
-    from reward_hub.verify import PROMPTS, agreement, check_groups, measure
+    from reward_hub.bench.agreement import PROMPTS, agreement, check_groups, measure
 
     load = dataclasses.replace(load, dtype="float32" if load.dtype == "auto" else load.dtype)
     groups = list(PROMPTS) if data is None else check_groups(_rows(data))
@@ -66,7 +66,7 @@ def run(
 
 
 def _rows(path: Path) -> list[Any]:
-    from reward_hub.rows import RowFormatError, read_rows
+    from reward_hub.data.rows import RowFormatError, read_rows
 
     try:
         rows = list(read_rows(str(path)))

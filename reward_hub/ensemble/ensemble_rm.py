@@ -25,6 +25,7 @@ import numpy as np
 
 from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
 from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values, required
+from reward_hub.ensemble.dispatch import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
 from reward_hub.ensemble.members import Member, is_calibrated, kind_of, score_range_of
 from reward_hub.ensemble.normalization import (
     NEED_STATISTICS,
@@ -34,7 +35,6 @@ from reward_hub.ensemble.normalization import (
     load_statistics,
     save_statistics,
 )
-from reward_hub.ensemble.questions import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
 from reward_hub.ensemble.reduction import WITHOUT_WEIGHTS, Reduction
 from reward_hub.errors import UnsupportedError
 from reward_hub.fingerprints import fingerprint_of

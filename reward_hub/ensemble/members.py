@@ -76,7 +76,7 @@ def kind_of(members: Sequence[Member]) -> Kind:
 
 def gives_steps(rm: BaseRM) -> bool:
     """Whether a process model scores each step; one of a user's may override `score` or the like alone."""
-    from reward_hub.remote_rm import RemoteRM
+    from reward_hub.models.remote_rm import RemoteRM
 
     if isinstance(rm, WrapperRM):
         return gives_steps(rm.rm)
@@ -103,7 +103,7 @@ def asks_a_server(rm: BaseRM) -> bool:
 
 def is_calibrated(rm: BaseRM) -> bool:
     """Whether its `compare` is another one than that of its scores."""
-    from reward_hub.calibrated_rm import CalibratedRM
+    from reward_hub.calibration.calibrated_rm import CalibratedRM
 
     return isinstance(rm, CalibratedRM) or (isinstance(rm, WrapperRM) and is_calibrated(rm.rm))
 

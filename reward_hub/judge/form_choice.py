@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from reward_hub.judge.form import JudgeForm, Mode
 from reward_hub.judge.published import form_named, form_of_checkpoint, forms
-from reward_hub.judge.rubric import Rubric
-from reward_hub.judge.rubric_forms import rubric_form
+from reward_hub.judge.rubrics.forms import rubric_form
+from reward_hub.judge.rubrics.rubric import Rubric
 
 
 def form_of(

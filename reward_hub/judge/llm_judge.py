@@ -18,27 +18,27 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from reward_hub.background_loop import run_sync
 from reward_hub.base import BaseRM, CallOptions, Messages, Result, aggregation_name
 from reward_hub.errors import (
     InvalidConversationError,
     RewardHubError,
 )
-from reward_hub.http_client import in_order
-from reward_hub.judge import rubric_forms
-from reward_hub.judge.asking import Asker
-from reward_hub.judge.chat import ChatClient
-from reward_hub.judge.fencing import text_of
+from reward_hub.http.client import in_order
+from reward_hub.judge.chat.asking import Asker
+from reward_hub.judge.chat.client import ChatClient
+from reward_hub.judge.chat.limits import Ledger, Limits, Usage
+from reward_hub.judge.chat.openai import OpenAIChat
+from reward_hub.judge.chat.vllm import VllmChat
 from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
 from reward_hub.judge.form_choice import form_of
 from reward_hub.judge.judge_details import JudgeDetails, position_of
 from reward_hub.judge.judging import Judgement, Judging, Plan
-from reward_hub.judge.limits import Ledger, Limits, Usage
-from reward_hub.judge.openai_chat import OpenAIChat
-from reward_hub.judge.rubric import Rubric
+from reward_hub.judge.rubrics import forms as rubric_forms
+from reward_hub.judge.rubrics.fencing import text_of
+from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
-from reward_hub.judge.vllm_chat import VllmChat
-from reward_hub.pairwise_rm import rank_by_comparing
+from reward_hub.loops import run_sync
+from reward_hub.models.pairwise_rm import rank_by_comparing
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
 
 TIMEOUT_S = 120.0

@@ -156,7 +156,7 @@ def _for_vllm(given: dict[str, Any], options: Mapping[str, Any], own: frozenset[
     """The engine's arguments; those that it takes are removed from `given`."""
     if importlib.util.find_spec("vllm") is None:
         raise missing_dependency("vLLM", "vllm", "load_method='vllm'")
-    from reward_hub.backends.vllm_options import option_names
+    from reward_hub.backends.vllm.options import option_names
 
     _check_names(options, own | option_names(), "a judge on vllm")
     named = {vllm_name: given.pop(name) for name, vllm_name in _VLLM_NAMES.items() if name in given}

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+from reward_hub.judge.chat.limits import Usage
 from reward_hub.judge.form import JudgeTask, Mode, Reply, Verdict
-from reward_hub.judge.limits import Usage
 
 Reduce: TypeAlias = Literal["mean", "median", "majority"]
 Values: TypeAlias = Sequence[float]

@@ -13,9 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reward_hub.errors import UnsupportedError
-from reward_hub.judge.fencing import conversation_parts
 from reward_hub.judge.form import JudgeTask, Reply, Verdict
-from reward_hub.judge.parsing import parse_verdict
+from reward_hub.judge.rubrics.fencing import conversation_parts
+from reward_hub.judge.verdicts import parse_verdict
 from reward_hub.types import Message
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Seque
 from dataclasses import dataclass
 from typing import Any
 
-import reward_hub
 from reward_hub import messages as border
 from reward_hub.base import BaseRM, CallOptions, Result, aggregation_name
 from reward_hub.errors import (
@@ -22,10 +21,7 @@ from reward_hub.errors import (
     missing_dependency,
 )
 from reward_hub.fingerprints import fingerprint_to_tell
-from reward_hub.server.batching import Batcher, OverloadedError
-from reward_hub.server.gate import ClientGoneError, Gate
-from reward_hub.server.metrics import Metrics
-from reward_hub.server.protocol import (
+from reward_hub.http.protocol import (
     PROTOCOL,
     CompareRequest,
     ErrorReply,
@@ -44,8 +40,12 @@ from reward_hub.server.protocol import (
     status_of,
     to_json,
 )
+from reward_hub.server.batching import Batcher, OverloadedError
+from reward_hub.server.gate import ClientGoneError, Gate
+from reward_hub.server.metrics import Metrics
 from reward_hub.server.rendered import RenderedScorer
 from reward_hub.types import Conversation, Pair, ScoreDetails
+from reward_hub.version import __version__
 
 try:
     from fastapi import FastAPI, Request, Response
@@ -54,7 +54,7 @@ try:
 except ImportError as error:
     raise missing_dependency("FastAPI", "serve", "Serving a model") from error
 
-from reward_hub.server import dialects
+from reward_hub.server import foreign_routes as dialects
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class Service:
         rm = self.rm
         return ServerInfo(
             protocol=PROTOCOL,
-            version=reward_hub.__version__,
+            version=__version__,
             name=rm.name or type(rm).__name__,
             family=rm.family,
             kind=rm.kind,
@@ -283,7 +283,7 @@ class OwnRoutes:
 
     async def health(self) -> Response:
         """200 as long as the process answers. The one route that needs no key."""
-        return json_response({"status": "ok", "server": "reward_hub", "version": reward_hub.__version__})
+        return json_response({"status": "ok", "server": "reward_hub", "version": __version__})
 
     async def ready(self) -> Response:
         """200 where requests are taken; 503 while shutting down."""
@@ -344,9 +344,7 @@ def create_app(rm: BaseRM, options: ServeOptions | None = None) -> FastAPI:
         yield
         await service.batcher.stop()
 
-    app = FastAPI(
-        title="reward_hub", version=reward_hub.__version__, summary=f"Scores by {service.name}.", lifespan=lifespan
-    )
+    app = FastAPI(title="reward_hub", version=__version__, summary=f"Scores by {service.name}.", lifespan=lifespan)
     app.state.service = service
     own = OwnRoutes(service)
     _add(app, "POST", "/v1/score", own.score, Reply)

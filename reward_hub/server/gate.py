@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias
 
 from reward_hub.errors import ServerError
+from reward_hub.http.protocol import error_to_wire, refused, to_json
 from reward_hub.server.metrics import Metrics
-from reward_hub.server.protocol import error_to_wire, refused, to_json
 
 logger = logging.getLogger(__name__)
 

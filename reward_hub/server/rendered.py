@@ -18,7 +18,7 @@ from typing import Any
 from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import InputTooLongError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.family import Setup
-from reward_hub.model_rm import LoadedModel, ModelRM
+from reward_hub.models.model_rm import LoadedModel, ModelRM
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Conversation, Message, TokenInput
 

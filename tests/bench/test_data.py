@@ -20,7 +20,7 @@ from hub_server import _Answer as Answers
 from reward_hub.bench import suites
 from reward_hub.bench.data import DataUnavailableError, read_path
 from reward_hub.bench.items import READERS, form_of, read_items
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 ROWS = [
     {"id": "a", "prompt": "2+2?", "candidates": ["4", "5"], "correct": [True, False]},

@@ -18,8 +18,8 @@ from reward_hub.bench.items import (
     process_item,
     read_items,
 )
+from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import Row, RowFormatError
 
 USER = {"role": "user", "content": "2+2?"}
 

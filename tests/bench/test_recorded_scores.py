@@ -8,7 +8,7 @@ import pytest
 
 from reward_hub.bench.items import preference_item
 from reward_hub.bench.recorded_scores import recorded
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 ITEMS = [preference_item({"id": name, "prompt": "p", "chosen": "a", "rejected": "b"}) for name in ("x_1", "x_2")]
 GOOD = '{"id": "x_1", "chosen_score": 1, "rejected_score": 0}\n'

@@ -11,8 +11,9 @@ import pytest
 from chromium import CHROMIUM, look_at
 
 from reward_hub import cli
-from reward_hub.bench import plots, report
-from reward_hub.bench.finished_runs import read_runs
+from reward_hub.bench.report import page as report
+from reward_hub.bench.report import plots
+from reward_hub.bench.report.runs import read_runs
 
 NASTY = "</script><img src=x onerror=\"throw 'run'\"> {{data}} <!-- <script>"
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reward_hub.bench.rules import best_of_n
 from reward_hub.bench.rules.best_of_n import expected_grade, expected_vote, pass_at_n, select, sizes
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 
 def item(name: Any, scores: list[float], grades: list[float], **more: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from bench_examples import compared, examples, failed, pair, records, text
 
 from reward_hub.bench.rules import judgebench
 from reward_hub.bench.rules.judgebench import category_of, parse_verdict, single_game, two_games
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 MODELS = ("Ray2333_GRM-Gemma-2B-rewardmodel-ft", "Skywork_Skywork-Reward-Gemma-2-27B", "internlm_internlm2-7b-reward")
 

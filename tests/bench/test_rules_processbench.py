@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from reward_hub.bench.rules import processbench
 from reward_hub.bench.rules.processbench import best_threshold, parse_critic, prediction, vote
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 
 def steps(name: Any, scores: list[float], label: int, subset: str | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from reward_hub.bench.rules.rewardbench import (
     calculate_scores_per_section,
     overall_score,
 )
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 TOLERANCE = 1e-9  # that of the worked examples
 

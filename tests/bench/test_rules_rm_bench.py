@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_hub.bench.rules import rm_bench
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 TOLERANCE = 1e-9  # that of the worked examples
 BANDS = ("hard", "normal", "easy")

@@ -23,11 +23,11 @@ from reward_hub.base import BaseRM
 from reward_hub.bench import evaluate
 from reward_hub.bench.data import Data
 from reward_hub.bench.items import preference_item, read_items
-from reward_hub.cli.bench_files import Benchmark, BenchRun, Shard
-from reward_hub.cli.bench_run import merged, missing_shards, score_shard
+from reward_hub.cli.bench.files import Benchmark, BenchRun, Shard
+from reward_hub.cli.bench.run import merged, missing_shards, score_shard
 from reward_hub.cli.usage import UsageError
+from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import BackendError, ServerError
-from reward_hub.rows import Row, RowFormatError
 
 
 class BatchRM(BaseRM):

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_hub.base import BaseRM
-from reward_hub.cli.out_file import identity_of
-from reward_hub.cli.row_run import RowRun, Summary, run_rows
+from reward_hub.cli.rows.out_file import identity_of
+from reward_hub.cli.rows.run import RowRun, Summary, run_rows
 from reward_hub.cli.score import SCORE
 from reward_hub.cli.usage import UsageError
 from reward_hub.errors import BackendError, InvalidConversationError, ServerError
@@ -334,7 +334,7 @@ def test_nothing_is_left_behind_where_the_model_cannot_be_loaded(case: Case) -> 
 KILLED = """
 import sys, time
 from reward_hub.base import BaseRM
-from reward_hub.cli.row_run import RowRun, run_rows
+from reward_hub.cli.rows.run import RowRun, run_rows
 from reward_hub.cli.score import SCORE
 
 class SlowRM(BaseRM):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from reward_hub import BaseRM, InvalidConversationError
+from reward_hub.bench.agreement import PROMPTS, agreement, check_groups, kendall_tau, measure
 from reward_hub.cli import app
-from reward_hub.verify import PROMPTS, agreement, check_groups, kendall_tau, measure
 
 
 class LengthRM(BaseRM):

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from local_servers import LocalServer, local_server
 
-from reward_hub.dialects import vllm
-from reward_hub.dialects.base import Question, Served, Wire
-from reward_hub.dialects.find import find
 from reward_hub.errors import InputTooLongError, ServerError
-from reward_hub.http_client import HttpClient
+from reward_hub.http.client import HttpClient
+from reward_hub.http.dialects import vllm
+from reward_hub.http.dialects.base import Question, Served, Wire
+from reward_hub.http.dialects.find import find
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "reference" / "captures"
 

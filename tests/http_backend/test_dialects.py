@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from local_servers import NOT_FOUND, Sent, local_server, routes
 
-from reward_hub.dialects import lmdeploy, nim, openrlhf, sglang, tei
-from reward_hub.dialects.base import Dialect, Question, Served
-from reward_hub.dialects.find import find
 from reward_hub.errors import InputTooLongError, InvalidConversationError, ServerError
-from reward_hub.http_client import HttpClient
+from reward_hub.http.client import HttpClient
+from reward_hub.http.dialects import lmdeploy, nim, openrlhf, sglang, tei
+from reward_hub.http.dialects.base import Dialect, Question, Served
+from reward_hub.http.dialects.find import find
 
 TURNS = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
 IDS = [5, 6, 7]

@@ -11,7 +11,7 @@ from local_servers import NOT_FOUND, Connected, Sent, VllmLike, local_server, ro
 
 from reward_hub import AutoRM, InvalidConversationError, ServerError, UnsupportedError
 from reward_hub.errors import InputTooLongError
-from reward_hub.scorer_rm import ScorerRM
+from reward_hub.models.scorer_rm import ScorerRM
 
 SEQCLS = GoldenSet("seqcls-qwen2", "own")
 CASE = SEQCLS.cases[0]

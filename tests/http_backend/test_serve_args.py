@@ -11,7 +11,7 @@ import pytest
 from golden_sets import GoldenModels, GoldenSet
 
 from reward_hub import AutoRM, CheckpointError, UnsupportedError
-from reward_hub.backends.vllm_plan import RULES_KEY
+from reward_hub.backends.vllm.plan import RULES_KEY
 from reward_hub.cli import main
 
 

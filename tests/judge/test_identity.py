@@ -73,8 +73,8 @@ def test_nothing_is_opened_by_a_constructor(monkeypatch: pytest.MonkeyPatch) -> 
         raise AssertionError("opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr("reward_hub.judge.openai_chat.OpenAIChat._new_client", refuse)
-    monkeypatch.setattr("reward_hub.judge.vllm_chat.VllmChat._started", refuse)
+    monkeypatch.setattr("reward_hub.judge.chat.openai.OpenAIChat._new_client", refuse)
+    monkeypatch.setattr("reward_hub.judge.chat.vllm.VllmChat._started", refuse)
     LLMJudge(**BASE).close()
     LLMJudge("judge", rubric="from 1-5", load_method="vllm").close()
 

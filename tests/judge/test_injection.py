@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from judge_server import Answer, Asked, JudgeOn, completion, says
 
 from reward_hub import JudgeParseError
-from reward_hub.judge.fencing import fenced, mark_of
 from reward_hub.judge.form import JudgeTask
-from reward_hub.judge.rubric import Rubric
-from reward_hub.judge.rubric_forms import rubric_form
+from reward_hub.judge.rubrics.fencing import fenced, mark_of
+from reward_hub.judge.rubrics.forms import rubric_form
+from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.types import Message
 
 SCORED = rubric_form(Rubric(instructions="Judge."), "pointwise")

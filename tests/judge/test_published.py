@@ -17,7 +17,7 @@ from judge_server import Answer, Asked, JudgeServer, completion, in_turn, judge_
 from reward_hub import AutoRM, JudgeParseError, UnknownModelError, UnsupportedError
 from reward_hub.judge import LLMJudge, Rubric, parse_verdict, published
 from reward_hub.judge.form import JudgeForm, JudgeTask, Reply, ReplyToken
-from reward_hub.judge.score_rubric import criterion_of, scored_rubric
+from reward_hub.judge.rubrics.score_rubric import criterion_of, scored_rubric
 from reward_hub.judge.templates import Template
 from reward_hub.types import Message
 

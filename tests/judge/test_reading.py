@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from reward_hub.errors import JudgeParseError
 from reward_hub.judge.form import JudgeTask, Reply
-from reward_hub.judge.rubric import Rubric
-from reward_hub.judge.rubric_forms import rubric_form
+from reward_hub.judge.rubrics.forms import rubric_form
+from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.types import Message
 
 PROMPT = (Message("user", "What is 2+2?"),)

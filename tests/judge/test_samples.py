@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from judge_server import Answer, Asked, JudgeOn, completion, says, verdict
 
 from reward_hub import BackendError, JudgeParseError
-from reward_hub.judge.expected_scores import expected_at
 from reward_hub.judge.form import Reply, ReplyToken
-from reward_hub.judge.rubric import Rubric
+from reward_hub.judge.rubrics.expected_scores import expected_at
+from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.samples import majority
 
 CRITERIA = "Score from 1-5:\n- Correctness (weight: 0.75)\n- Tone (weight: 0.25)"

@@ -10,7 +10,7 @@ from server_process import ServerProcess, Start, known_command, serve_command
 
 from reward_hub.auto import AutoRM
 from reward_hub.base import BaseRM
-from reward_hub.remote_rm import RemoteRM, connect
+from reward_hub.models.remote_rm import RemoteRM, connect
 
 
 @pytest.fixture

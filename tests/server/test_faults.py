@@ -16,7 +16,7 @@ from served_models import score_of
 from server_process import ServerProcess, Start, known_command
 
 from reward_hub.errors import ServerError, ServerTimeoutError
-from reward_hub.remote_rm import REQUEST_SIZE, RemoteRM, connect
+from reward_hub.models.remote_rm import REQUEST_SIZE, RemoteRM, connect
 
 Connect = Callable[..., RemoteRM]
 
@@ -24,7 +24,7 @@ Connect = Callable[..., RemoteRM]
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off in hundredths of seconds: only the clock is another."""
-    monkeypatch.setattr("reward_hub.http_client.HttpClient._delay_s", lambda self, n, after: after or 0.02 * 2.0**n)
+    monkeypatch.setattr("reward_hub.http.client.HttpClient._delay_s", lambda self, n, after: after or 0.02 * 2.0**n)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from fault_proxy import proxy
 from server_process import ServerProcess
 
 from reward_hub.errors import ServerError
-from reward_hub.http_client import HttpClient, in_order, parse_json, server_root
+from reward_hub.http.client import HttpClient, in_order, parse_json, server_root
 
 BODY = {"prompt": "a", "response": "b"}
 

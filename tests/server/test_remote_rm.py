@@ -18,7 +18,7 @@ from reward_hub.errors import (
     ServerError,
     UnsupportedError,
 )
-from reward_hub.remote_rm import RemoteRM, connect
+from reward_hub.models.remote_rm import RemoteRM, connect
 
 PROMPT = "Ann has 3 apples and buys 4 more. How many has she?"
 RIGHT, WRONG = "3 + 4 = 7\n\nThe answer is 7.", "3 + 4 = 8\n\nThe answer is 8."

@@ -15,7 +15,7 @@ from served_models import score_of
 from server_process import ServerProcess, Start
 
 from reward_hub.base import BaseRM
-from reward_hub.remote_rm import connect
+from reward_hub.models.remote_rm import connect
 
 
 def user_and(response: str) -> list[dict[str, str]]:

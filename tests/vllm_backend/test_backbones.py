@@ -12,8 +12,8 @@ from golden_sets import OWN
 from vllm_engines import IN_PROCESS
 
 from reward_hub.backends.base import Backend, EngineOptions
-from reward_hub.backends.vllm_plan import STEMS
-from reward_hub.checkpoint import TOKENIZER_FILES, open_checkpoint
+from reward_hub.backends.vllm.plan import STEMS
+from reward_hub.checkpoints.files import TOKENIZER_FILES, open_checkpoint
 from reward_hub.reads import Read, TokenLogits, TokenLogprobs
 from reward_hub.tokenizer import load_tokenizer
 from reward_hub.types import Array, TokenInput
@@ -71,7 +71,7 @@ def answers(backend: type[Backend], folder: Path, read: Read, **options: Any) ->
 @pytest.mark.parametrize("model_type", STEMS)
 def test_a_backbone_answers_as_transformers_does(model_type: str, read: Read, tmp_path: Path) -> None:
     from reward_hub.backends.transformers import TransformersBackend
-    from reward_hub.backends.vllm import VllmBackend
+    from reward_hub.backends.vllm.engine import VllmBackend
 
     folder = make(model_type, tmp_path / model_type)
     expected = answers(TransformersBackend, folder, read)

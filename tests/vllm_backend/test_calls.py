@@ -11,7 +11,7 @@ import pytest
 
 from reward_hub import BackendError
 from reward_hub.backends.base import Progress
-from reward_hub.backends.vllm_calls import JoinedCalls
+from reward_hub.backends.vllm.calls import JoinedCalls
 from reward_hub.types import Array, TokenInput
 
 

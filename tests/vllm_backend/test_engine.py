@@ -53,7 +53,7 @@ NATIVE = (
 
 @pytest.mark.parametrize("slug", NATIVE)
 def test_the_engines_own_head_and_numpy_answer_alike(slug: str, tmp_path: Path, monkeypatch) -> None:
-    from reward_hub.backends import vllm as backend
+    from reward_hub.backends.vllm import engine as backend
 
     golden = GoldenSet(slug, "own")
     folder = golden.make(tmp_path / slug)
@@ -229,7 +229,7 @@ def test_an_option_that_would_be_ignored_or_do_harm_is_a_type_error(options: dic
     ("version", "warned"), [("0.32.0", False), ("0.33.1+cu130", False), ("0.31.2", True), ("1.0", True)]
 )
 def test_a_vllm_outside_the_known_range_is_warned_of(version: str, warned: bool, caplog) -> None:
-    from reward_hub.backends.vllm_options import check_version
+    from reward_hub.backends.vllm.options import check_version
 
     with caplog.at_level("WARNING", logger="reward_hub"):
         check_version(version)

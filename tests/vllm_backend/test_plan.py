@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from reward_hub import UnsupportedError
-from reward_hub.backends import vllm_plan
-from reward_hub.backends.vllm_plan import VllmPlan, WeightRules
+from reward_hub.backends.vllm import plan as vllm_plan
+from reward_hub.backends.vllm.plan import VllmPlan, WeightRules
 from reward_hub.backends.vllm_plugin import stock_weights
 from reward_hub.family import Backbone
 from reward_hub.heads import HIDDEN, MLP, Averaged, Head, Linear

@@ -32,7 +32,7 @@ import numpy.typing as npt
 from reward_hub.bench.rules.result import BenchResult, ItemResult, groups_by_subset, item_result, pooled
 from reward_hub.bench.rules.rows import Row, ScoredRow, read
 from reward_hub.bench.statistics import SEED, Floats, interval, resampled_means
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 MAX_SUBSETS = 2000
 

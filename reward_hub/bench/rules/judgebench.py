@@ -24,7 +24,7 @@ from reward_hub.bench.rules.result import (
     subset_metrics,
 )
 from reward_hub.bench.rules.rows import Row, ScoredRow, pair_of, read
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 CATEGORIES = {
     "mmlu-pro": "knowledge",

@@ -20,7 +20,7 @@ import numpy as np
 from reward_hub.bench.rules.result import BenchResult, item_result
 from reward_hub.bench.rules.rows import Row, ScoredRow, read
 from reward_hub.bench.statistics import N_RESAMPLES, Floats, interval, resampled_means
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),

@@ -24,7 +24,7 @@ import numpy as np
 from reward_hub.bench.rules.result import BenchResult, Group, combined, group, item_result
 from reward_hub.bench.rules.rows import Row, ScoredRow, read
 from reward_hub.bench.statistics import Floats, interval
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 THRESHOLD = 0.5
 NO_ERROR = -1

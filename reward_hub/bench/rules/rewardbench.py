@@ -25,7 +25,7 @@ from reward_hub.bench.rules.result import (
 )
 from reward_hub.bench.rules.rows import Pair, Row, read_pairs
 from reward_hub.bench.statistics import N_RESAMPLES
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 EXAMPLE_COUNTS: dict[str, int] = {
     "alpacaeval-easy": 100,

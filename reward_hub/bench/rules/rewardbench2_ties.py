@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_hub.bench.statistics import Floats, resampled_means
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 WEIGHTS = {
     "ref_accuracy": 0.30,

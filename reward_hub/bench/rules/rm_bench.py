@@ -18,7 +18,7 @@ import numpy as np
 from reward_hub.bench.rules.result import BenchResult, Group, combined, item_result
 from reward_hub.bench.rules.rows import Row, ScoredRow, read
 from reward_hub.bench.statistics import Floats, resampled_means
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 DOMAINS = ("chat", "math", "code", "safety")
 STYLES = ("concise", "detailed plain", "detailed markdown")

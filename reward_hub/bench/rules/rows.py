@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from reward_hub.rows import RowFormatError
+from reward_hub.data.rows import RowFormatError
 
 Row: TypeAlias = Mapping[str, Any]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
 
 __all__ = ["NAMES", "Suite", "named", "suite_of_hub"]
 

@@ -11,7 +11,7 @@ from typing import Any
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, preference_item, responses_item
 from reward_hub.bench.rules.judgebench import category_of
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
 from reward_hub.errors import InvalidConversationError
 
 _LABELS = ("A>B", "B>A")

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from reward_hub.bench.items import Item, responses_item
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
 from reward_hub.errors import InvalidConversationError
 
 SUBSETS = {

@@ -12,9 +12,9 @@ from typing import Any
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, process_item
 from reward_hub.bench.rules.prmbench import CORRECT
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
+from reward_hub.data.rows import Row
 from reward_hub.errors import InvalidConversationError
-from reward_hub.rows import Row
 
 WITH_ORIGINALS = "redundency"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, process_item
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
 from reward_hub.errors import InvalidConversationError
 
 SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")

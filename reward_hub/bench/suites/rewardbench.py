@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import preference_item
-from reward_hub.bench.suites.suite import Suite
+from reward_hub.bench.suite import Suite
 
 SUITE = Suite(
     name="rewardbench",

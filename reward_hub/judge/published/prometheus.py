@@ -15,8 +15,8 @@ from typing import Any
 
 from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
-from reward_hub.judge.rubric import Rubric
-from reward_hub.judge.score_rubric import HELPFULNESS, criterion_of, scored_rubric
+from reward_hub.judge.rubrics.rubric import Rubric
+from reward_hub.judge.rubrics.score_rubric import HELPFULNESS, criterion_of, scored_rubric
 from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score
 
 SOURCE = "https://arxiv.org/abs/2405.01535"

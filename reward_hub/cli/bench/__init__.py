@@ -1,0 +1,1 @@
+"""`reward-hub bench` and the commands below it."""

@@ -1,0 +1,200 @@
+"""The options of `bench` that say what is scored, and the benchmark they mean."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from reward_hub.bench.data import Data, HubData, read_hub, read_path
+from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
+from reward_hub.bench.results import JudgeMode, default_options
+from reward_hub.bench.suites import NAMES, Suite, named, suite_of_hub
+from reward_hub.cli.bench.files import Benchmark
+from reward_hub.cli.option_groups import named_values
+from reward_hub.cli.usage import UsageError
+from reward_hub.data.rows import RowFormatError
+
+_DATA = "Data"
+_DEFAULT_SUITE = "rewardbench"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions:
+    """What is scored."""
+
+    suite: Annotated[
+        str | None, typer.Option(help=f"A published benchmark: {', '.join(NAMES)}.", rich_help_panel=_DATA)
+    ] = None
+    data: Annotated[
+        str | None,
+        typer.Option(help="JSONL, JSON, CSV, Parquet, or a folder; with --suite, its data.", rich_help_panel=_DATA),
+    ] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="A data set's id on the hub; with --load-json, a local file.", rich_help_panel=_DATA),
+    ] = None
+    split: Annotated[str | None, typer.Option(help="Of the data set.", rich_help_panel=_DATA)] = None
+    config: Annotated[str | None, typer.Option(help="Of the data set on the hub.", rich_help_panel=_DATA)] = None
+    data_revision: Annotated[
+        str | None, typer.Option(help="Branch, tag or commit of the data on the hub.", rich_help_panel=_DATA)
+    ] = None
+    load_json: Annotated[
+        bool, typer.Option("--load-json", help="--dataset is a local JSON or JSONL file.", rich_help_panel=_DATA)
+    ] = False
+    form: Annotated[
+        Literal["preference", "process", "best-of-n", "instruction"] | None,
+        typer.Option(help="Of the rows, where the columns fit several.", rich_help_panel=_DATA),
+    ] = None
+    prioritize_scoring: Annotated[
+        bool,
+        typer.Option("--prioritize-scoring", help="The same as --form instruction.", rich_help_panel=_DATA),
+    ] = False
+    limit: Annotated[int | None, typer.Option(min=1, help="The first items alone.", rich_help_panel=_DATA)] = None
+    answer_pattern: Annotated[
+        str | None,
+        typer.Option(
+            help="Best of n: a regular expression whose first group is a response's answer, for majority votes.",
+            rich_help_panel=_DATA,
+        ),
+    ] = None
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Labelled steps: a step that scores below it is wrong.", rich_help_panel=_DATA),
+    ] = None
+    rule_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="An argument of the suite's rule.", rich_help_panel=_DATA),
+    ] = None
+    step_delimiter: Annotated[
+        str | None,
+        typer.Option(
+            help=r"Process models on whole responses: where these are split (\n is a line end).", rich_help_panel=_DATA
+        ),
+    ] = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those that a score depends on."""
+        return {"step_delimiter": self.delimiter}
+
+    @property
+    def delimiter(self) -> str | None:
+        return None if self.step_delimiter is None else self.step_delimiter.replace(r"\n", "\n")
+
+
+def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> Benchmark:
+    """The items that the options mean.
+
+    Args:
+        options: what is scored.
+        judge: how a judge answers, where one does: some suites count judges by a rule of their own.
+
+    Raises:
+        UsageError: the options contradict each other, or the data cannot be read.
+        DataUnavailableError: the hub cannot be reached; says what to download.
+    """
+    path = options.dataset if options.load_json and options.data is None else options.data
+    if path is not None and not Path(path).exists():
+        raise UsageError(f"there is no file or folder {path}, where the data should be.")
+    try:
+        suite = _suite(options)
+        items, form, data = _suite_items(suite, options) if suite is not None else _own_items(options)
+    except RowFormatError as error:
+        raise UsageError(str(error)) from error
+    partial = options.limit is not None and options.limit < len(items)
+    items = items[: options.limit]
+    if not items:
+        raise UsageError(f"{data.name} holds no rows.")
+    if options.answer_pattern is not None:
+        items = [_with_answers(item, options.answer_pattern) for item in items]
+    benchmark = Benchmark(
+        items,
+        form,
+        data,
+        suite=None if suite is None else suite.name,
+        step_delimiter=options.delimiter,
+        partial=partial,
+    )
+    rule_options = _rule_options(options, suite, form, benchmark.rule, judge)
+    return dataclasses.replace(benchmark, rule_options=rule_options)
+
+
+def _suite(options: DataOptions) -> Suite | None:
+    if options.suite is not None:
+        try:
+            return named(options.suite)
+        except LookupError as error:
+            raise UsageError(f"--suite: {error.args[0]}") from error
+    if options.load_json and options.data is None and options.dataset is None:
+        raise UsageError("--load-json is said of a local file: --dataset FILE.")
+    if options.dataset is not None and not options.load_json:
+        return suite_of_hub(options.dataset)
+    # With nothing said it is what `rewardbench` runs by itself.
+    return named(_DEFAULT_SUITE) if options.data is None and options.dataset is None else None
+
+
+def _suite_items(suite: Suite, options: DataOptions) -> tuple[list[Item], Form, Data]:
+    if options.form not in (None, suite.form) or options.prioritize_scoring:
+        raise UsageError(f"--form: the data of {suite.name} are of the form {suite.form!r}.")
+    if options.config is not None:
+        raise UsageError(f"--config: the data of {suite.name} have none.")
+    if options.dataset is not None and suite_of_hub(options.dataset) is not suite:
+        raise UsageError(f"--dataset {options.dataset} is not the data of {suite.name}; say --data PATH for a copy.")
+    items, data = suite.load(options.data, split=options.split, revision=options.data_revision)
+    return items, suite.form, data
+
+
+def _own_items(options: DataOptions) -> tuple[list[Item], Form, Data]:
+    if options.data is not None and options.dataset is not None:
+        raise UsageError("say --data or --dataset, not both.")
+    if options.prioritize_scoring and options.form not in (None, "instruction"):
+        raise UsageError("--prioritize-scoring and --form contradict each other.")
+    data = _own_data(options)
+    form: Form = "instruction" if options.prioritize_scoring else options.form or form_of(data.rows)
+    return read_items(data.rows, READERS[form]), form, data
+
+
+def _own_data(options: DataOptions) -> Data:
+    path = options.data if options.dataset is None else options.dataset
+    assert path is not None
+    if options.dataset is None or options.load_json:
+        for name, value in (("--config", options.config), ("--data-revision", options.data_revision)):
+            if value is not None:
+                raise UsageError(f"{name} is of data on the hub; {path} is a local path.")
+        return read_path(path, split=options.split)
+    if Path(path).exists():
+        raise UsageError(f"--dataset {path} is a local path; say --data {path}, or add --load-json.")
+    return read_hub(HubData(path, split=options.split, config=options.config, revision=options.data_revision))
+
+
+def _with_answers(item: Item, pattern: str) -> Item:
+    """The item with each candidate's answer: the last match of the pattern, or None."""
+    if "candidates" not in item.conversations:
+        if item.error is not None:
+            return item
+        raise UsageError("--answer-pattern reads the answers of candidates; the data hold none.")
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--answer-pattern {pattern!r} is no regular expression: {error}.") from error
+    found = [compiled.findall(c.response) for c in item.conversations["candidates"]]
+    if compiled.groups != 1:
+        raise UsageError(f"--answer-pattern {pattern!r} must have one group: the answer.")
+    answers = [matches[-1].strip() if matches else None for matches in found]
+    return dataclasses.replace(item, truth={**item.truth, "answers": answers})
+
+
+def _rule_options(
+    options: DataOptions, suite: Suite | None, form: Form, rule: str | None, judge: JudgeMode | None
+) -> dict[str, Any]:
+    """The arguments of the rule."""
+    rule_options = named_values("--rule-option", options.rule_option)
+    if options.threshold is not None:
+        if form != "process":
+            raise UsageError("--threshold is of labelled steps; the data hold none.")
+        rule_options["threshold"] = options.threshold
+    name = None if suite is None else suite.name
+    return default_options(name, rule, judge=judge, whole=options.limit is None) | rule_options

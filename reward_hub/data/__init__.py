@@ -1,0 +1,1 @@
+"""One reading of files, for the command line, benchmarks, calibration, DrSow and ensembles."""

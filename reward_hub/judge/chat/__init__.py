@@ -1,0 +1,1 @@
+"""How a language model is asked: the clients, their limits, one judgement's questions."""

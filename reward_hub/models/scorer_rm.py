@@ -1,0 +1,202 @@
+"""ScorerRM: a server of others taken at its word. It is sent messages, or the rendered text, and gives the score.
+
+For servers whose family is not known, or that take no token ids. Outcome scores only: what the numbers mean is up to
+the server. `details["rendered_by"]` says who applied the chat template.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
+from reward_hub.http.client import in_order
+from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
+from reward_hub.loops import run_sync
+from reward_hub.models.model_rm import each
+from reward_hub.numerics import sigmoid
+from reward_hub.tokenizer import Tokenizer
+from reward_hub.types import Conversation, Message, ScoreDetails
+
+logger = logging.getLogger(__name__)
+
+_PROBES = tuple(
+    Conversation((Message("user", "What is 2 + 2?"), Message("assistant", text)))
+    for text in ("It is 4.", "It is 5, as far as I know.")
+)
+
+
+@dataclass(frozen=True)
+class _Asker:
+    """One route of one server."""
+
+    connection: Connection
+    route: str
+    tokenizer: Tokenizer | None
+
+    @property
+    def renders_here(self) -> bool:
+        return self.connection.dialect.takes != "messages" and self.tokenizer is not None
+
+    def question(self, conversation: Conversation) -> Question:
+        turns = [message.to_dict() for message in conversation.messages]
+        if not self.renders_here:
+            return Question(turns)
+        assert self.tokenizer is not None
+        text = self.tokenizer.render(conversation.messages)
+        bos = self.tokenizer.bos_token if self.tokenizer.adds_bos else None
+        return Question(turns, text, self.tokenizer.encode(text), bos or "")
+
+    async def answer(self, question: Question, *, activated: bool = False) -> Answer:
+        dialect, served = self.connection.dialect, self.connection.served
+        request, read = dialect.routes[self.route]
+        limit = served.max_length
+        if dialect.takes == "token_ids" and limit is not None and len(question.token_ids) > limit:
+            n = len(question.token_ids)
+            raise InputTooLongError(f"{n} tokens, and the server takes {limit}.", n_tokens=n, max_length=limit)
+        body = request(served, question)
+        if activated and dialect.activation is not None:
+            name, _, on = dialect.activation
+            body[name] = on
+        answer = read(await self.connection.client.post(self.route, body))
+        if dialect.takes == "token_ids":
+            check_count(answer.n_tokens, [question.token_ids])
+        return answer
+
+
+class ScorerRM(BaseRM):
+    """A model behind a server of others, of which only the scores are known; made by `scorer`."""
+
+    def __init__(self, asker: _Asker, *, name: str) -> None:
+        self._asker = asker
+        self.name = name
+        self.max_length = asker.connection.served.max_length
+
+    @property
+    def fingerprint(self) -> str:
+        served = self._asker.connection.served
+        # None where the server renders: what it makes of the messages is not known here.
+        fingerprint = getattr(self._asker.tokenizer, "fingerprint", None) if self._asker.renders_here else None
+        template = fingerprint() if fingerprint is not None else self._rendered_by
+        parts = (self._asker.connection.client.address, served.model, served.root, self._asker.route, template)
+        return f"scorer-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
+
+    @property
+    def _rendered_by(self) -> str:
+        return "client" if self._asker.renders_here else "server"
+
+    def close(self) -> None:
+        self._asker.connection.client.close()
+
+    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        gate = asyncio.Semaphore(self._asker.connection.client.max_concurrency)
+        outcomes = await in_order([self._outcome(c, gate, options) for c in conversations])
+
+        def result(outcome: Result) -> ScoreDetails:
+            if isinstance(outcome, Exception):
+                raise outcome
+            return outcome
+
+        return each(outcomes, result, options)
+
+    async def _outcome(self, conversation: Conversation, gate: asyncio.Semaphore, options: CallOptions) -> Result:
+        """A score, or the error that `each` will raise or keep; a server that is gone fails all at once."""
+        async with gate:
+            try:
+                answer = await self._asker.answer(self._asker.question(conversation))
+            except RewardHubError as error:
+                if isinstance(error, ServerError) and options.on_error == "raise":
+                    raise
+                return error
+            finally:
+                if options.progress is not None:
+                    options.progress(1)
+        return self._details(answer)
+
+    def _details(self, answer: Answer) -> ScoreDetails:
+        return ScoreDetails(
+            score=answer.score,
+            raw_logits=[answer.score],
+            normalized_score=sigmoid(answer.score),
+            tokens_scored=answer.n_tokens,
+            backend="api",
+            model=self.name,
+            attributes=None if answer.attributes is None else dict(answer.attributes),
+            extra={"rendered_by": self._rendered_by, "dialect": self._asker.connection.dialect.name},
+        )
+
+
+def scorer(connection: Connection, *, name: str, tokenizer: Tokenizer | None, why: str) -> ScorerRM:
+    """Take a server as a scorer of messages.
+
+    Args:
+        tokenizer: renders where the server does not.
+        why: what stands in the way of more, for the log.
+
+    Raises:
+        UnsupportedError: the server takes rendered text, and no chat template is known.
+        ServerError: it gives no single raw score.
+    """
+    dialect = connection.dialect
+    if tokenizer is not None and tokenizer.chat_template is None:
+        tokenizer = None
+    if dialect.takes in ("text", "token_ids") and tokenizer is None:
+        raise UnsupportedError(
+            f"A {dialect.name} server applies no chat template, and none is known here ({why}). Say with checkpoint= "
+            "or tokenizer= whose it is."
+        )
+    try:
+        asker = run_sync(_working(connection, tokenizer))
+    except BaseException:
+        connection.client.close()
+        raise
+    logger.info(
+        "%s at %s (%s%s) is taken as a scorer of messages: %s. Rendered by the %s; outcome scores only, as the server "
+        "gives them.",
+        name,
+        connection.client.address,
+        dialect.name,
+        asker.route,
+        why,
+        "client" if asker.renders_here else "server",
+    )
+    return ScorerRM(asker, name=name)
+
+
+async def _working(connection: Connection, tokenizer: Tokenizer | None) -> _Asker:
+    """The first route that is there, found to give raw scores where the dialect has another mode."""
+    askers = [_Asker(connection, route, tokenizer) for route in connection.dialect.routes]
+    if connection.dialect.activation is None:
+        return askers[0]
+    missing: list[ServerError] = []
+    for asker in askers:
+        questions = [asker.question(probe) for probe in _PROBES]
+        try:
+            raw = [(await asker.answer(question)).score for question in questions]
+        except ServerError as error:
+            if error.status not in NO_SUCH_ROUTE:
+                raise
+            missing.append(error)
+            continue
+        if all(0 <= score <= 1 for score in raw):
+            on = [(await asker.answer(question, activated=True)).score for question in questions]
+            if all(abs(a - b) <= 1e-4 for a, b in zip(raw, on, strict=True)):
+                raise _activated(connection, raw)
+        return asker
+    raise missing[0]
+
+
+def _activated(connection: Connection, scores: Sequence[float]) -> ServerError:
+    name, off, _ = connection.dialect.activation or ("", "", "")
+    shown: list[Any] = [round(score, 4) for score in scores]
+    return ServerError(
+        f"{connection.client.address} gives {shown} with and without activation ({name}={off!r} changes nothing): it "
+        "seems to give probabilities in place of raw scores. If its scores do lie between 0 and 1, say with "
+        "checkpoint= which model it is.",
+        status=200,
+    )
