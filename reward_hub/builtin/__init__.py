@@ -5,20 +5,5 @@ addition and subtraction. They are for trying things out, tests and documentatio
 say what they can and cannot do.
 """
 
-from pathlib import Path
-
-from reward_hub.errors import UnknownModelError
-
-NAMES = ("arithmetic-orm", "arithmetic-prm")
-
-
-def path(name: str) -> Path:
-    """Return the folder of a built-in checkpoint.
-
-    Raises:
-        UnknownModelError: there is none of that name.
-    """
-    if name not in NAMES:
-        known = ", ".join(f"builtin/{known}" for known in NAMES)
-        raise UnknownModelError(f"There is no built-in model {name!r}; there are {known}.", near=NAMES)
-    return Path(__file__).parent / name
+from reward_hub.checkpoints.builtin import NAMES as NAMES
+from reward_hub.checkpoints.builtin import path as path

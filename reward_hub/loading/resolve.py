@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from reward_hub import registry
+from reward_hub.checkpoints import builtin
 from reward_hub.checkpoints.files import CheckpointFiles, check_tensors, hidden_size, open_checkpoint
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Checkpoint, Family, Setup
@@ -68,8 +69,6 @@ def locate(
     name = str(model)
     place = name
     if name.startswith(BUILTIN_PREFIX):
-        from reward_hub import builtin
-
         place = str(builtin.path(name.removeprefix(BUILTIN_PREFIX)))
     known = registry.family_named(family) if family is not None else registry.family_of_id(name)
     why = "family= said so" if family is not None else "published id"
