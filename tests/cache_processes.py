@@ -1,4 +1,4 @@
-"""What tests/test_cache_disk.py does to a cache from processes of their own; each prints JSON."""
+"""What tests/cache/test_store.py does to a cache from processes of their own; each prints JSON."""
 
 from __future__ import annotations
 

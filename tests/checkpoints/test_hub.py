@@ -25,7 +25,7 @@ from reward_hub.checkpoints.hub import HubRepo, read_safetensors_header, resolve
 from reward_hub.errors import CacheError, CheckpointError, ServerError, ServerTimeoutError, UnknownModelError
 
 SECRET = "hf_0123456789secret"
-GOLDEN = Path(__file__).parents[2] / "shared" / "golden"
+GOLDEN = Path(__file__).parents[3] / "shared" / "golden"
 
 
 @pytest.fixture(autouse=True)
@@ -284,7 +284,7 @@ def test_hf_home_and_hf_hub_offline_are_honoured_in_a_fresh_process(
 
     def load(**extra: str) -> str:
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment | extra, cwd=Path(__file__).parents[1], capture_output=True)
+        done = subprocess.run(command, env=environment | extra, cwd=Path(__file__).parents[2], capture_output=True)
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
 
@@ -635,7 +635,7 @@ def test_a_repo_can_be_pickled_and_compared(commit: str) -> None:
 
 def test_importing_the_module_imports_nothing_heavy() -> None:
     code = "import sys, json, reward_hub.checkpoints.hub; print(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, check=True)
     heavy = {"huggingface_hub", "safetensors", "numpy", "torch", "transformers", "httpx", "pydantic"}
     assert heavy.isdisjoint(json.loads(done.stdout))
 

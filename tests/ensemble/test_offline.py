@@ -18,7 +18,7 @@ from reward_hub.ensemble.normalization import NORMALIZATIONS
 from reward_hub.ensemble.offline import RecordedEnsemble, RecordedMember
 from reward_hub.ensemble.reduction import REDUCTIONS, Reduction
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 EXAMPLES = SHARED / "benchmarks" / "examples.json"
 JUDGEBENCH = SHARED / "judgebench"
 needs_examples = pytest.mark.skipif(not EXAMPLES.exists(), reason=f"needs {EXAMPLES}")

@@ -21,7 +21,7 @@ from reward_hub import BaseRM, CacheError
 from reward_hub.cache.cached_rm import CachedRM
 from reward_hub.cache.store import ScoreStore, TextDisk, checksum
 
-PROCESSES = Path(__file__).parent / "cache_processes.py"
+PROCESSES = Path(__file__).parents[1] / "cache_processes.py"
 SHORT = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "abc"}]
 
 

@@ -138,7 +138,7 @@ def test_the_lines_of_the_page_teach_them_with_the_defaults(
     shutil.copytree(base, tmp_path / "base")
     shutil.copy(pairs, tmp_path)
     monkeypatch.chdir(tmp_path)
-    page = (Path(__file__).parents[1] / "docs" / "drsow.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "drsow.md").read_text(encoding="utf-8")
     names: dict[str, Any] = {}
     exec(re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)[0], names)
     report = names["report"]
@@ -406,7 +406,7 @@ DrSow(base_model=base, preference_data=pairs).train(epochs=6, learning_rate=2e-3
 def test_a_killed_run_ends_as_if_it_had_not_been_killed(tmp_path: Path, base: Path) -> None:
     pairs = write_pairs(tmp_path / "pairs.jsonl", 80)
     command = [sys.executable, "-c", TRAIN, str(base), str(pairs), str(tmp_path / "killed")]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     while process.poll() is None and not any((tmp_path / "killed").glob("checkpoints/*/trainer_state.json")):
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)

@@ -38,7 +38,7 @@ from reward_hub.calibration.maps import (
 from reward_hub.data.preferences import read_preferences
 from reward_hub.numerics import sigmoid
 
-JUDGEBENCH = Path(__file__).parents[2] / "shared" / "data" / "judgebench"
+JUDGEBENCH = Path(__file__).parents[3] / "shared" / "data" / "judgebench"
 
 
 def margins_at(temperature, n, seed=0, spread=3.0):
@@ -564,7 +564,7 @@ def test_a_pair_that_cannot_be_scored_is_an_error():
 
 
 def test_the_code_of_the_page_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "calibration.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "calibration.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
     assert len(blocks) == 2
     monkeypatch.chdir(tmp_path)
