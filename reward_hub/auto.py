@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reward_hub import registry
+from reward_hub.aggregation import AggregationMethod, aggregation_name
 from reward_hub.backends.vllm import plan as vllm_plan
-from reward_hub.base import AggregationMethod, BaseRM, aggregation_name
+from reward_hub.base import BaseRM
 from reward_hub.errors import RewardHubError, UnknownModelError, UnsupportedError
 from reward_hub.family import Family, Setup
 from reward_hub.loading.resolve import Located, checked_read, length_limit, locate, set_up, tokenizer_folder
@@ -156,7 +157,7 @@ class AutoRM:
         from reward_hub.models import implicit_rm
 
         if reference is not None and family is None and registry.family_of_id(str(model)) is None:
-            family = implicit_rm.IMPLICIT.name
+            family = implicit_rm.DEFAULT_FAMILY
         access: dict[str, Any] = {
             "token": token,
             "cache_dir": cache_dir,

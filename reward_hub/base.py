@@ -7,7 +7,6 @@ subclass of a user's overrides `score` alone (or `score_batch`, `ascore`, `score
 from __future__ import annotations
 
 import asyncio
-import enum
 import inspect
 import itertools
 import math
@@ -16,10 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from reward_hub import messages as border
+from reward_hub.aggregation import AggregationMethod as AggregationMethod
+from reward_hub.aggregation import PRMResult as PRMResult
+from reward_hub.aggregation import aggregation_name
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.loops import run_sync
-from reward_hub.numerics import AGGREGATIONS, aggregate, in_unit_interval, sigmoid
-from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
+from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails, joined_details
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """One conversation in the OpenAI form."""
@@ -46,43 +48,6 @@ class ScoreOptions(TypedDict, total=False):
 
 # Conversations that `score_iter` holds at a time: enough to sort by length, little enough to stay in memory.
 ITER_WINDOW = 256
-
-
-class AggregationMethod(enum.Enum):
-    """How step scores become one score; the names of reward_hub 0.1 and those added since."""
-
-    PRODUCT = "product"
-    MIN = "min"
-    LAST = "last"
-    MODEL = "model"
-    MEAN = "mean"
-    GEOMETRIC_MEAN = "geometric_mean"
-    MAX = "max"
-    SUM = "sum"
-
-    @classmethod
-    def _missing_(cls, value: object) -> AggregationMethod | None:
-        return cls.PRODUCT if value == "prod" else None
-
-
-@dataclass(frozen=True)
-class PRMResult:
-    """The step scores of one response with the usual aggregates; `score` is the one that was asked for."""
-
-    step_scores: list[float]
-    score: float
-
-    @property
-    def product(self) -> float:
-        return aggregate(self.step_scores, "product")
-
-    @property
-    def min(self) -> float:
-        return min(self.step_scores)
-
-    @property
-    def last(self) -> float:
-        return self.step_scores[-1]
 
 
 @dataclass(frozen=True)
@@ -781,25 +746,6 @@ class ProgressBar:
             self._bar.close()
 
 
-def joined_details(parts: Sequence[ScoreDetails]) -> ScoreDetails:
-    """The details of several responses to one prompt as one record; `scores` keeps each score."""
-    counts = [part.tokens_scored for part in parts]
-    return replace(
-        parts[0],
-        raw_logits=[logit for part in parts for logit in part.raw_logits],
-        tokens_scored=None if None in counts else sum(n or 0 for n in counts),
-        truncated=any(part.truncated for part in parts),
-        dropped_tokens=sum(part.dropped_tokens for part in parts),
-        scores=[part.score for part in parts],
-        step_scores=None,
-        step_spans=None,
-        attributes=None,
-        gating=None,
-        distribution=None,
-        quantiles=None,
-    )
-
-
 def _error_details(error: Exception) -> dict[str, Any]:
     message = error.message if isinstance(error, RewardHubError) else str(error)  # without the place, which is known
     return {"error": {"type": type(error).__name__, "message": message}}
@@ -835,20 +781,6 @@ def _compared(results: list[Result], return_details: bool) -> Any:
     if isinstance(result, Exception):
         raise result
     return (result.score, result.to_dict()) if return_details else result.score
-
-
-def aggregation_name(how: str | AggregationMethod) -> str:
-    """The canonical name of an aggregation ("prod" is "product").
-
-    Raises:
-        UnsupportedError: there is no such aggregation.
-    """
-    if isinstance(how, AggregationMethod):
-        return str(how.value)
-    try:
-        return str(AggregationMethod(how).value)
-    except ValueError as error:
-        raise UnsupportedError(f"Unknown aggregation {how!r}; known: {', '.join(AGGREGATIONS)}.") from error
 
 
 def _article(kind: str) -> str:

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from reward_hub.numerics import softcap, softmax
 from reward_hub.reads import HeadOutputs, Read
-from reward_hub.types import Array, Config, Conversation, Kind, Pair, Scored, TensorShapes, TokenInput
+from reward_hub.types import Array, Checkpoint, Config, Conversation, Kind, Pair, Scored, TensorShapes, TokenInput
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from reward_hub.tokenizer import Tokenizer
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A published checkpoint of a family; a row of the documentation's table."""
-
-    id: str
-    license: str
-    max_length: int | None = None
-    """Most tokens it takes; None where the card names no limit (then the model's positions decide)."""
-    dtype: str = "bfloat16"
-    options: Mapping[str, Any] = field(default_factory=dict)
-    """What this checkpoint was trained with where the family leaves a choice (a separator, say)."""
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +47,27 @@ class Backbone:
     split: Callable[[str, Any], dict[str, Any]] | None = None
     ignore: tuple[str, ...] = ()
     causal: bool = True
+
+
+@dataclass(frozen=True)
+class LogRatio:
+    """How a family makes a number of the log-probabilities of two models, a policy and a reference.
+
+    Attributes:
+        coefficient: what the sum is multiplied with unless `beta` is given.
+        fixed: neither `beta` nor `length_normalize` may be given.
+        normalizable: `length_normalize` may be given.
+        average: the sum is divided by the policy's number of tokens.
+        one_tokenizer: both models read the policy's token ids.
+        leaves_out: (the policy's setup, a model's tokenizer, a token of it) -> the token does not count.
+    """
+
+    coefficient: float
+    fixed: bool = False
+    normalizable: bool = False
+    average: bool = False
+    one_tokenizer: bool = True
+    leaves_out: Callable[[Setup, Tokenizer, int], bool] | None = None
 
 
 FileNames: TypeAlias = frozenset[str]
@@ -100,6 +107,7 @@ class Family:
             max_length, truncation) -> the input within the budgets, or None where it cannot be cut so.
         single_against: pairwise families with a documented score of one response: the text it is compared with.
         max_length: most tokens, where the recipe fixes them for every checkpoint.
+        log_ratio: families that read a policy beside a reference model: how the two make a score.
         recipe: version of the recipe, part of the fingerprint; raised whenever a score changes.
         backends: names of the backends that can run it, where they know the checkpoint's architecture.
         reading: one sentence on which reference's number this is and why, where references differ.
@@ -131,6 +139,7 @@ class Family:
     cut: Callable[[Pair, Setup, int, str], TokenInput | None] | None = None
     single_against: str | None = None
     max_length: int | None = None
+    log_ratio: LogRatio | None = None
     recipe: int = 1
     backends: tuple[str, ...] = ("transformers", "vllm", "api")
     read_summary: str = ""
@@ -184,6 +193,7 @@ __all__ = [
     "Conversation",
     "Family",
     "HeadOutputs",
+    "LogRatio",
     "Pair",
     "Setup",
     "TensorShapes",

@@ -12,11 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward_hub.candidates import prompt_and_responses
 from reward_hub.errors import InvalidConversationError
 from reward_hub.judge import LLMJudge, Rubric
 from reward_hub.loops import run_sync
-from reward_hub.messages import is_single, parse
+from reward_hub.messages import is_single, parse, prompt_and_responses
 
 CRITERIA: Mapping[str, str] = {
     "overall_quality": (

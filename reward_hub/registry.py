@@ -57,11 +57,10 @@ def register_backend(name: str, target: str) -> None:
 
 @lru_cache(maxsize=1)
 def builtin_families() -> dict[str, Family]:
-    """Name -> family, for every module of `reward_hub.families` and what `implicit_rm` registers."""
+    """Name -> family, for every module of `reward_hub.families`."""
     import reward_hub.families as package
-    from reward_hub.models.implicit_rm import FAMILIES
 
-    found: dict[str, Family] = {family.name: family for family in FAMILIES}
+    found: dict[str, Family] = {}
     for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
         family = importlib.import_module(module.name).FAMILY
         if family.name in found:

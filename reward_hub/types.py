@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -16,6 +15,20 @@ Config: TypeAlias = Mapping[str, Any]
 """A parsed config.json."""
 TensorShapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape, for every tensor of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A published checkpoint of a family; a row of the documentation's table."""
+
+    id: str
+    license: str
+    max_length: int | None = None
+    """Most tokens it takes; None where the card names no limit (then the model's positions decide)."""
+    dtype: str = "bfloat16"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What this checkpoint was trained with where the family leaves a choice (a separator, say)."""
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,13 +74,13 @@ class Conversation:
 
     def with_response(self, text: str) -> Conversation:
         """The same conversation with another response text (steps stay as they are)."""
-        return dataclasses.replace(self, messages=(*self.prompt, dataclasses.replace(self.messages[-1], content=text)))
+        return replace(self, messages=(*self.prompt, replace(self.messages[-1], content=text)))
 
     def with_default_system(self, text: str) -> Conversation:
         """The same conversation, opened by this system prompt unless it has one."""
         if any(message.role in ("system", "developer") for message in self.messages):
             return self
-        return dataclasses.replace(self, messages=(Message("system", text), *self.messages))
+        return replace(self, messages=(Message("system", text), *self.messages))
 
 
 @dataclass(frozen=True)
@@ -98,6 +111,14 @@ class TokenInput:
     """Leading tokens that a cut from the left keeps, because they are read or mark the beginning (an encoder's cls)."""
     n_suffix: int = 0
     """Trailing tokens that are no text but part of how the score is read; truncation keeps them."""
+
+
+@dataclass(frozen=True)
+class StepTokens(TokenInput):
+    """Tokens read one after the other, of which some end a step."""
+
+    step_ends: tuple[int, ...] = ()
+    """For each step the index in `positions` of the last token that counts for it."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +163,26 @@ class ScoreDetails:
         always = ("revision", "family", "backend", "model", "tokens_scored")
         details = {
             f.name: getattr(self, f.name)
-            for f in dataclasses.fields(self)
+            for f in fields(self)
             if f.name not in ("score", "extra") and (f.name in always or getattr(self, f.name) is not None)
         }
         return {**details, **self.extra}
+
+
+def joined_details(parts: Sequence[ScoreDetails]) -> ScoreDetails:
+    """The details of several responses to one prompt as one record; `scores` keeps each score."""
+    counts = [part.tokens_scored for part in parts]
+    return replace(
+        parts[0],
+        raw_logits=[logit for part in parts for logit in part.raw_logits],
+        tokens_scored=None if None in counts else sum(n or 0 for n in counts),
+        truncated=any(part.truncated for part in parts),
+        dropped_tokens=sum(part.dropped_tokens for part in parts),
+        scores=[part.score for part in parts],
+        step_scores=None,
+        step_spans=None,
+        attributes=None,
+        gating=None,
+        distribution=None,
+        quantiles=None,
+    )

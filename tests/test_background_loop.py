@@ -7,7 +7,7 @@ import sys
 
 LEFT_OPEN = """
 from reward_hub.loops import run_sync
-from reward_hub.per_loop import PerLoop
+from reward_hub.loops import PerLoop
 
 async def aclose(value):
     print("closed", value)

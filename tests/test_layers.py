@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "reward_hub"
 ENGINES = {"torch", "transformers", "vllm", "peft", "accelerate"}
 # The script that trains the built-in models runs by itself; loading those models imports none of it.
 TRAINING = ("builtin.train", "builtin.batches")
-FAMILY = {"family", "reads", "heads", "encoding", "numerics", "objectives", "types", "errors"}
+FAMILY = {"family", "reads", "heads", "encoding", "numerics", "types", "errors"}
 # What the HTTP backend uses besides: a vLLM server is asked as vLLM's plan says, every server in its dialect.
 OVER_HTTP = {
     "loops",

@@ -21,10 +21,9 @@ from reward_hub.backends.vllm.plan import WeightRules, plan
 from reward_hub.checkpoints.files import CheckpointFiles, head_weights, hidden_size, lm_head_rows
 from reward_hub.errors import BackendError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.family import Backbone
-from reward_hub.http.client import in_order
 from reward_hub.http.dialects import lmdeploy, sglang, vllm
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Connection, Wire
-from reward_hub.loops import run_sync
+from reward_hub.loops import in_order, run_sync
 from reward_hub.reads import HeadOutputs, Read, TokenLogits, TokenLogprobs
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Array, TokenInput

@@ -11,6 +11,7 @@ from reward_hub.base import CallOptions, Result
 from reward_hub.bench.items import Item
 from reward_hub.bench.scored import Scored, error_of, failure, totals
 from reward_hub.errors import InvalidConversationError, JudgeParseError, RewardHubError
+from reward_hub.ranking import ALL_PAIRS, rank_by_comparing
 from reward_hub.types import Pair, ScoreDetails
 
 if TYPE_CHECKING:
@@ -103,8 +104,6 @@ def _listed(rm: BaseRM, item: Item) -> tuple[list[float], list[dict[str, Any]]]:
 
 def _duels_of(item: Item) -> list[Pair]:
     """Every two different responses, where they are so few that `rank` compares them all."""
-    from reward_hub.models.pairwise_rm import ALL_PAIRS
-
     texts = list(dict.fromkeys(_responses_in(item)))
     return [Pair(item.prompt, a, b) for a, b in itertools.combinations(texts, 2)] if len(texts) <= ALL_PAIRS else []
 
@@ -112,8 +111,6 @@ def _duels_of(item: Item) -> list[Pair]:
 def _by_duels(
     rm: BaseRM, item: Item, known: Mapping[tuple[str, str], Result]
 ) -> tuple[list[float], list[dict[str, Any]]]:
-    from reward_hub.models.pairwise_rm import rank_by_comparing
-
     parts: list[dict[str, Any]] = []
 
     def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:

@@ -101,8 +101,7 @@ def _rank(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
 
 def _together(items: Sequence[Any], judge: Callable[[Any], Awaitable[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The results of all items at once; one that cannot be judged has its error."""
-    from reward_hub.http.client import in_order
-    from reward_hub.loops import run_sync
+    from reward_hub.loops import in_order, run_sync
 
     async def one(item: Any) -> dict[str, Any]:
         try:

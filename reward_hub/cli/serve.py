@@ -61,8 +61,8 @@ def run(
     `/docs`; and for clients of other servers `/classify` and `/pooling` (vLLM), `/predict` (TEI), `/get_reward`
     (OpenRLHF). In Python: `AutoRM.load(NAME, load_method="api", api_base="http://HOST:PORT")`.
     """
-    from reward_hub.server.app import ServeOptions
     from reward_hub.server.run import serve
+    from reward_hub.server.service import ServeOptions
 
     if api_key is not None and not api_key.strip():
         raise UsageError("--api-key is empty.")

@@ -20,8 +20,8 @@ import pydantic
 
 from reward_hub.base import BaseRM
 from reward_hub.errors import CheckpointError, UnsupportedError
-from reward_hub.models.implicit_rm import DRSOW, DrSowOptions
 
+FAMILY = "drsow"
 RECORD = "drsow.json"
 ADAPTER = "adapter"
 
@@ -63,6 +63,10 @@ class Scoring(pydantic.BaseModel):
     mask_special_tokens: bool
     system_prompt: str | None
 
+    def family_options(self) -> dict[str, Any]:
+        """Those that the family takes."""
+        return self.model_dump(include={"mask_special_tokens", "system_prompt"})
+
 
 class Record(pydantic.BaseModel):
     """drsow.json."""
@@ -102,7 +106,7 @@ def open_base(model: str | Path, *, revision: str | None, chat_template: str | N
     from reward_hub.loading.resolve import locate
     from reward_hub.tokenizer import load_tokenizer
 
-    files = locate(model, family=DRSOW.name, revision=revision, **access).files
+    files = locate(model, family=FAMILY, revision=revision, **access).files
     if files.adapter is not None:
         raise UnsupportedError(
             f"{model} is an adapter over another model; merge it (peft's merge_and_unload) to train on."
@@ -161,10 +165,10 @@ def load_models(base: Base, adapter: Path, scoring: Scoring, engine: Mapping[str
         return AutoRM.load(
             base.folder,
             "transformers",
-            family=DRSOW.name,
+            family=FAMILY,
             reference=base.folder,
             adapter=adapter,
-            options=scoring.model_dump(include=set(DrSowOptions.model_fields)),
+            options=scoring.family_options(),
             **load_arguments(base, scoring),
             **engine,
         )

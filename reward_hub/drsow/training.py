@@ -26,6 +26,7 @@ from reward_hub.base import BaseRM
 from reward_hub.data.preferences import PreferencePair, read_preferences, split_by_prompt
 from reward_hub.drsow.saved import (
     ADAPTER,
+    FAMILY,
     RECORD,
     Base,
     Record,
@@ -38,7 +39,8 @@ from reward_hub.drsow.saved import (
 )
 from reward_hub.drsow.trainer import TokenPair, TrainingSettings, train_adapter
 from reward_hub.errors import CheckpointError, InvalidConversationError, RewardHubError, UnsupportedError
-from reward_hub.models.implicit_rm import DRSOW, IMPLICIT, DrSowOptions, ImplicitRM
+from reward_hub.models.implicit_rm import DEFAULT_FAMILY, ImplicitRM
+from reward_hub.registry import family_named
 from reward_hub.types import Conversation, TokenInput
 
 logger = logging.getLogger(__name__)
@@ -143,7 +145,7 @@ def _load_base(base: Base, scoring: Scoring, engine: Mapping[str, Any]) -> Itera
     rm = AutoRM.load(
         base.folder,
         "transformers",
-        family=IMPLICIT.name,
+        family=DEFAULT_FAMILY,
         options={"reference_free": True},
         **load_arguments(base, scoring),
         **engine,
@@ -154,8 +156,10 @@ def _load_base(base: Base, scoring: Scoring, engine: Mapping[str, Any]) -> Itera
             f"{base.name} would be trained in float16, whose gradients overflow. Give torch_dtype='bfloat16' or "
             "'float32'."
         )
-    options = DrSowOptions(**scoring.model_dump(include=set(DrSowOptions.model_fields)))
-    policy = replace(rm.policy, family=DRSOW, setup=replace(rm.policy.setup, options=options))
+    family = family_named(FAMILY)
+    assert family.options is not None
+    options = family.options(**scoring.family_options())
+    policy = replace(rm.policy, family=family, setup=replace(rm.policy.setup, options=options))
     with rm:
         yield ImplicitRM(policy, policy)
 

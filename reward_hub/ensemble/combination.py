@@ -12,13 +12,13 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from reward_hub.base import CallOptions, Result, joined_details
+from reward_hub.base import CallOptions, Result
 from reward_hub.ensemble.members import Member
 from reward_hub.ensemble.normalization import Statistics, normalized
 from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.errors import BackendError, RewardHubError
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
-from reward_hub.types import Conversation, Kind, ScoreDetails
+from reward_hub.types import Conversation, Kind, ScoreDetails, joined_details
 
 T = TypeVar("T")
 ByPlace: TypeAlias = dict[int, T]

@@ -57,7 +57,7 @@ def _places(members: Sequence[Member]) -> tuple[list[Member], list[Member]]:
 
 async def _side_by_side(groups: Sequence[list[Member]], question: Question) -> list[tuple[int, list[Result]]]:
     """Groups run together, the members of a group in turn."""
-    from reward_hub.http.client import in_order
+    from reward_hub.loops import in_order
 
     async def in_turn(group: list[Member]) -> list[tuple[int, list[Result]]]:
         return [(member.place, await question.aask(member)) for member in group]

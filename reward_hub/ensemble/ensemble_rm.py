@@ -23,7 +23,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Messages, ProgressBar, Result, aggregation_name
+from reward_hub.aggregation import AggregationMethod, aggregation_name
+from reward_hub.base import BaseRM, CallOptions, Messages, ProgressBar, Result
 from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values, required
 from reward_hub.ensemble.dispatch import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
 from reward_hub.ensemble.members import Member, is_calibrated, kind_of, score_range_of

@@ -11,11 +11,37 @@ from __future__ import annotations
 from reward_hub.encoding import chat_ids, gate_and_last
 from reward_hub.family import Checkpoint, Config, Family, Setup, TensorShapes
 from reward_hub.heads import MLP, Gated, Linear
-from reward_hub.objectives import objective_names
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import Array, Conversation, Scored, TokenInput
 
 TURN_END_AND_HEADER = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+# Names of the objectives that this model and others were trained on, in the order of their outputs.
+HELPSTEER = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
+
+# https://huggingface.co/RLHFlow/ArmoRM-Llama3-8B-v0.1; QRM was trained on the same data.
+ARMORM = (
+    *(f"helpsteer-{name}" for name in HELPSTEER),
+    "ultrafeedback-overall_score",
+    "ultrafeedback-instruction_following",
+    "ultrafeedback-truthfulness",
+    "ultrafeedback-honesty",
+    "ultrafeedback-helpfulness",
+    "beavertails-is_safe",
+    "prometheus-score",
+    "argilla-overall_quality",
+    "argilla-judge_lm",
+    "code-complexity",
+    "code-style",
+    "code-explanation",
+    "code-instruction-following",
+    "code-readability",
+)
+
+
+def objective_names(n: int) -> tuple[str, ...]:
+    """ArmoRM's names for 19 objectives, HelpSteer's for 5, numbers otherwise."""
+    known = {len(ARMORM): ARMORM, len(HELPSTEER): ARMORM[: len(HELPSTEER)]}
+    return known.get(n) or tuple(f"objective_{i}" for i in range(n))
 
 
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:

@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from reward_hub.encoding import chat_ids, gate_and_last
+from reward_hub.families.armorm import objective_names
 from reward_hub.family import Checkpoint, Config, Family, Setup, TensorShapes
 from reward_hub.heads import HIDDEN, Linear, TensorSpecs, Weights, linear, relu
 from reward_hub.numerics import bfloat16, softmax
-from reward_hub.objectives import objective_names
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import Array, Conversation, Scored, TokenInput
 

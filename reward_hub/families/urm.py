@@ -9,10 +9,10 @@ Departs from it: the weighing network runs in float32, where SGLang runs it in f
 from __future__ import annotations
 
 from reward_hub.encoding import read_last, two_bos_ids
+from reward_hub.families.armorm import HELPSTEER, objective_names
 from reward_hub.family import Checkpoint, Config, Family, Setup, TensorShapes
 from reward_hub.heads import MLP, Linear, Stacked
 from reward_hub.numerics import selu
-from reward_hub.objectives import HELPSTEER, objective_names
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import Array, Conversation, Scored, TokenInput
 

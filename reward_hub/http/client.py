@@ -17,13 +17,13 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
 
 from reward_hub.errors import ServerError, ServerTimeoutError
-from reward_hub.per_loop import PerLoop
+from reward_hub.loops import PerLoop
 
 logger = logging.getLogger(__name__)
 
@@ -252,18 +252,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise UnusableNumberError(text)
     return value
-
-
-async def in_order(calls: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results of calls that run together, in their order. The first failure is raised and the others cancelled."""
-    tasks = [asyncio.ensure_future(call) for call in calls]
-    try:
-        return list(await asyncio.gather(*tasks))
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        raise
 
 
 def delay_s(attempt: int, asked_s: float | None, *, first_delay_s: float = FIRST_DELAY_S) -> float:

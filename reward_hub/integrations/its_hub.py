@@ -16,10 +16,11 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reward_hub.base import AggregationMethod, BaseRM, aggregation_name
-from reward_hub.candidates import prompt_and_responses
+from reward_hub.aggregation import AggregationMethod, aggregation_name
+from reward_hub.base import BaseRM
 from reward_hub.errors import InvalidConversationError, UnsupportedError
 from reward_hub.loops import run_sync
+from reward_hub.messages import prompt_and_responses
 
 
 class RewardHubORM:

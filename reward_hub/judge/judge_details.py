@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from reward_hub.base import joined_details
 from reward_hub.errors import BackendError
 from reward_hub.judge.chat.limits import Usage
 from reward_hub.judge.form import JudgeForm
 from reward_hub.judge.judging import Judgement
 from reward_hub.judge.samples import PositionBias
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
-from reward_hub.types import Conversation, ScoreDetails
+from reward_hub.types import Conversation, ScoreDetails, joined_details
 
 
 def position_of(judgement: Judgement) -> PositionBias | None:

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reward_hub.errors import JudgeParseError, RewardHubError, ServerTimeoutError
-from reward_hub.http.client import in_order
 from reward_hub.judge.chat.asking import Asker, Slots
 from reward_hub.judge.chat.client import ChatRequest, Completion
 from reward_hub.judge.chat.limits import Usage
 from reward_hub.judge.form import JudgeForm, JudgeTask, Reply
 from reward_hub.judge.samples import REDUCES, Reduce, Reduced, Sample, reduced, reversed_task, turned_back
+from reward_hub.loops import in_order
 
 # A greedy judge would say the same again; a reply without a verdict is asked for again at no less than this.
 RETRY_TEMPERATURE = 0.5

@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
-from reward_hub.base import BaseRM, CallOptions, Messages, Result, aggregation_name
+from reward_hub.aggregation import aggregation_name
+from reward_hub.base import BaseRM, CallOptions, Messages, Result
 from reward_hub.errors import (
     InvalidConversationError,
     RewardHubError,
 )
-from reward_hub.http.client import in_order
 from reward_hub.judge.chat.asking import Asker
 from reward_hub.judge.chat.client import ChatClient
 from reward_hub.judge.chat.limits import Ledger, Limits, Usage
@@ -37,8 +37,8 @@ from reward_hub.judge.rubrics import forms as rubric_forms
 from reward_hub.judge.rubrics.fencing import text_of
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
-from reward_hub.loops import run_sync
-from reward_hub.models.pairwise_rm import rank_by_comparing
+from reward_hub.loops import in_order, run_sync
+from reward_hub.ranking import rank_by_comparing
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
 
 TIMEOUT_S = 120.0

@@ -15,11 +15,10 @@ from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import BackendError, InputTooLongError, RewardHubError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
 from reward_hub.numerics import aggregate, in_unit_interval
+from reward_hub.truncation import common_prefix, cut_left, cut_right
 from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput
 
 logger = logging.getLogger(__name__)
-
-TRUNCATIONS = ("error", "prompt", "left", "right")
 
 
 @dataclass(frozen=True)
@@ -88,12 +87,12 @@ class LoadedModel:
                 max_length=limit,
             )
         if self.truncation == "right":
-            cut = _cut_right(tokens, limit, process=self.family.kind == "process")
+            cut = cut_right(tokens, limit, process=self.family.kind == "process")
         else:
             spare = n - limit
             if self.truncation == "prompt":
                 others = (encode(stand_in(value, text)).token_ids for text in ("0", "x"))
-                n_prompt = min(_common_prefix(tokens.token_ids, other) for other in others)
+                n_prompt = min(common_prefix(tokens.token_ids, other) for other in others)
                 if n_prompt - tokens.n_prefix < spare:
                     raise InputTooLongError(
                         f"{n} tokens, and the model takes {limit}: the response alone has {n - n_prompt}, and it is "
@@ -101,7 +100,7 @@ class LoadedModel:
                         n_tokens=n,
                         max_length=limit,
                     )
-            cut = _cut_left(tokens, spare)
+            cut = cut_left(tokens, spare)
         if cut is None:
             raise InputTooLongError(
                 f"{n} tokens, and the model takes {limit}: truncation={self.truncation!r} would cut off a position "
@@ -310,50 +309,6 @@ def with_other_response(conversation: Conversation, text: str) -> Conversation:
     """The same prompt with another response, of one step where steps are asked for."""
     other = replace(conversation, messages=(*conversation.prompt, Message("assistant", text)))
     return other if conversation.steps is None else replace(other, steps=(text,), step_spans=((0, len(text)),))
-
-
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    n = 0
-    for x, y in zip(a, b, strict=False):
-        if x != y:
-            break
-        n += 1
-    return n
-
-
-def _cut_left(tokens: TokenInput, spare: int) -> TokenInput | None:
-    """Cut `spare` tokens after the prefix that stays."""
-    start, stop = tokens.n_prefix, tokens.n_prefix + spare
-    positions = tokens.positions
-    if tokens.decoder_ids is None:
-        if any(start <= p < stop for p in positions):
-            return None
-        positions = [p if p < start else p - spare for p in positions]
-    types = None if tokens.token_type_ids is None else tokens.token_type_ids[:start] + tokens.token_type_ids[stop:]
-    ids = tokens.token_ids[:start] + tokens.token_ids[stop:]
-    return replace(tokens, token_ids=ids, positions=positions, token_type_ids=types)
-
-
-def _cut_right(tokens: TokenInput, limit: int, *, process: bool) -> TokenInput | None:
-    """Cut before the suffix that is read; a position on the very last token moves to the last one that stays."""
-    n = len(tokens.token_ids)
-    keep = limit - tokens.n_suffix
-    if keep < 0:
-        return None
-    positions = []
-    for p in tokens.positions:
-        if p < keep or tokens.decoder_ids is not None:
-            positions.append(p)
-        elif p >= n - tokens.n_suffix:
-            positions.append(p - (n - limit))
-        elif p == n - 1 and not process:
-            positions.append(limit - 1)
-        else:
-            return None
-    ids = tokens.token_ids[:keep] + tokens.token_ids[n - tokens.n_suffix :]
-    segments = tokens.token_type_ids
-    types = None if segments is None else segments[:keep] + segments[n - tokens.n_suffix :]
-    return replace(tokens, token_ids=ids, positions=positions, token_type_ids=types)
 
 
 def _tokenizer_id(setup: Setup) -> str | None:

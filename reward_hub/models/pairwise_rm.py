@@ -1,37 +1,27 @@
 """PairwiseRM: a family that judges two responses, on one backend.
 
 `compare` asks in the order given, or in both where the card or the caller says so. `rank` always asks in both orders,
-for no pairwise model is free of a bias for one place: of up to `ALL_PAIRS` different responses every pair, and a
-response's score is its mean probability of being better than another one; of more, a merge sort, n log2 n pairs at
-most, whose merges run side by side, and the score tells the place alone (1 for the best, 0 for the last). Equal texts
-are asked for once and share their score.
+for no pairwise model is free of a bias for one place (see `ranking`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations
-from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from reward_hub.backends.base import require_finite
-from reward_hub.base import BaseRM, CallOptions, Result, joined_details
+from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import BackendError, InputTooLongError
 from reward_hub.models.model_rm import Fitted, LoadedModel, each, in_places, read_each
 from reward_hub.numerics import sigmoid
-from reward_hub.types import Array, Conversation, Message, Pair, ScoreDetails
+from reward_hub.ranking import rank_by_comparing
+from reward_hub.types import Array, Conversation, Message, Pair, ScoreDetails, joined_details
 
 logger = logging.getLogger(__name__)
-
-ALL_PAIRS = 8
-"""Up to so many different responses `rank` compares every pair."""
-
-Duel: TypeAlias = tuple[int, int]
-"""Indices of two responses."""
 
 
 class PairwiseRM(BaseRM):
@@ -127,96 +117,6 @@ class PairwiseRM(BaseRM):
 
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         return await asyncio.to_thread(self._rank, prompt, responses)
-
-
-def rank_by_comparing(
-    compare: Callable[[Sequence[Pair]], Sequence[ScoreDetails]], prompt: tuple[Message, ...], responses: Sequence[str]
-) -> ScoreDetails:
-    """Details with one score a response in `scores`, from comparisons: of all pairs, or of a merge sort for many.
-
-    Args:
-        compare: pairs -> for each the probability that its first response is the better one; called with all that can
-            be asked at once.
-    """
-    texts = list(dict.fromkeys(responses))
-    duels: list[ScoreDetails] = []
-
-    def ask(pairs: Sequence[Duel]) -> list[float]:
-        results = compare([Pair(prompt, texts[i], texts[j]) for i, j in pairs])
-        duels.extend(results)
-        return [result.score for result in results]
-
-    few = len(texts) <= ALL_PAIRS
-    unique = _scores_of_all_pairs(ask, texts, responses) if few else _scores_of_sort(ask, len(texts))
-    scores = [unique[texts.index(response)] for response in responses]
-    if not duels:
-        # One text, however often: nothing to compare, but what cannot be read must still be refused.
-        duels = list(compare([Pair(prompt, texts[0], texts[0])]))
-    return replace(
-        joined_details(duels),
-        score=max(scores),
-        normalized_score=max(scores),
-        scores=scores,
-        extra={"comparisons": len(duels), "method": "all pairs" if few else "merge sort"},
-    )
-
-
-class Ask(Protocol):
-    """The probabilities that the first of each pair is the better one."""
-
-    def __call__(self, pairs: Sequence[Duel]) -> list[float]: ...
-
-
-def _scores_of_all_pairs(ask: Ask, texts: Sequence[str], responses: Sequence[str]) -> list[float]:
-    """For each text its mean probability of being better than another response."""
-    pairs = list(combinations(range(len(texts)), 2))
-    wins = np.full((len(texts), len(texts)), 0.5)
-    for (i, j), p in zip(pairs, ask(pairs) if pairs else [], strict=True):
-        wins[i, j], wins[j, i] = p, 1.0 - p
-    counts = np.array([responses.count(text) for text in texts])
-    others = max(len(responses) - 1, 1)
-    return [float((wins[i] @ counts - 0.5) / others) if len(responses) > 1 else 0.5 for i in range(len(texts))]
-
-
-def _scores_of_sort(ask: Ask, n: int) -> list[float]:
-    """For each text its place in a merge sort, from 1 (the best) down to 0."""
-    runs = [[i] for i in range(n)]
-    while len(runs) > 1:
-        merges = [_merge(left, right) for left, right in zip(runs[::2], runs[1::2], strict=False)]
-        merged = _side_by_side(merges, ask)
-        runs = merged + runs[2 * len(merges) :]
-    place = {i: k for k, i in enumerate(runs[0])}
-    return [1.0 - place[i] / (n - 1) for i in range(n)]
-
-
-def _merge(left: list[int], right: list[int]) -> Generator[Duel, float, list[int]]:
-    """Merge two runs, best first; asks one pair at a time, and of equals takes the earlier."""
-    merged: list[int] = []
-    i = j = 0
-    while i < len(left) and j < len(right):
-        p = yield left[i], right[j]
-        if p >= 0.5:
-            merged.append(left[i])
-            i += 1
-        else:
-            merged.append(right[j])
-            j += 1
-    return merged + left[i:] + right[j:]
-
-
-def _side_by_side(merges: Sequence[Generator[Duel, float, list[int]]], ask: Ask) -> list[list[int]]:
-    """Run merges together: each round asks the next pair of every one that is not done."""
-    results: dict[int, list[int]] = {}
-    waiting = {k: next(merge) for k, merge in enumerate(merges)}
-    while waiting:
-        answers = ask(list(waiting.values()))
-        for k, p in zip(list(waiting), answers, strict=True):
-            try:
-                waiting[k] = merges[k].send(p)
-            except StopIteration as done:
-                results[k] = done.value
-                del waiting[k]
-    return [results[k] for k in range(len(merges))]
 
 
 def _stacked(outputs: Sequence[Array | BackendError]) -> Array | BackendError:

@@ -16,9 +16,10 @@ from typing import Any, TypeVar, cast
 
 import pydantic
 
-from reward_hub.base import AggregationMethod, BaseRM, CallOptions, Result, aggregation_name
+from reward_hub.aggregation import AggregationMethod, aggregation_name
+from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import RewardHubError, ServerError, UnsupportedError
-from reward_hub.http.client import HttpClient, api_key_from, in_order
+from reward_hub.http.client import HttpClient, api_key_from
 from reward_hub.http.protocol import (
     PROTOCOL,
     RankReply,
@@ -29,7 +30,7 @@ from reward_hub.http.protocol import (
     error_from_wire,
     step_item_of,
 )
-from reward_hub.loops import run_sync
+from reward_hub.loops import in_order, run_sync
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
 
 # Conversations of one request. With 32 requests under way that fills four batches of a server with the usual settings:

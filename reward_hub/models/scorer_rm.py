@@ -15,9 +15,8 @@ from typing import Any
 
 from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
-from reward_hub.http.client import in_order
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
-from reward_hub.loops import run_sync
+from reward_hub.loops import in_order, run_sync
 from reward_hub.models.model_rm import each
 from reward_hub.numerics import sigmoid
 from reward_hub.tokenizer import Tokenizer

@@ -26,7 +26,7 @@ from reward_hub.server.rendered import RenderedInput, Truncation
 from reward_hub.types import Conversation, ScoreDetails
 
 if TYPE_CHECKING:
-    from reward_hub.server.app import Service
+    from reward_hub.server.service import Service
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +85,7 @@ class GetRewardRequest(pydantic.BaseModel):
     labels: list[Any] | None = None
 
 
-class Dialects:
+class ForeignRoutes:
     """The routes of others. They score single responses, so they are there for outcome models."""
 
     def __init__(self, service: Service) -> None:
@@ -240,12 +240,12 @@ class Dialects:
 
 def routes(service: Service) -> dict[str, Callable[..., Awaitable[Response]]]:
     """Path -> endpoint."""
-    dialects = Dialects(service)
+    foreign = ForeignRoutes(service)
     return {
-        "/classify": dialects.classify,
-        "/pooling": dialects.pooling,
-        "/predict": dialects.predict,
-        "/get_reward": dialects.get_reward,
+        "/classify": foreign.classify,
+        "/pooling": foreign.pooling,
+        "/predict": foreign.predict,
+        "/get_reward": foreign.get_reward,
     }
 
 

@@ -12,7 +12,8 @@ from typing import Any
 
 from reward_hub.base import BaseRM
 from reward_hub.errors import BackendError, missing_dependency
-from reward_hub.server.app import ServeOptions, create_app
+from reward_hub.server.app import create_app
+from reward_hub.server.service import ServeOptions
 
 try:
     import uvicorn

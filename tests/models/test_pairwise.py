@@ -18,8 +18,9 @@ from golden_sets import GoldenModels, GoldenSet, RecordingBackend
 from reward_hub import AutoRM, InputTooLongError, InvalidConversationError, UnknownModelError, UnsupportedError
 from reward_hub.checkpoints.files import open_checkpoint
 from reward_hub.messages import parse_pair
-from reward_hub.models.pairwise_rm import ALL_PAIRS, PairwiseRM, _scores_of_all_pairs, _scores_of_sort
+from reward_hub.models.pairwise_rm import PairwiseRM
 from reward_hub.numerics import sigmoid
+from reward_hub.ranking import ALL_PAIRS, _scores_of_all_pairs, _scores_of_sort
 from reward_hub.reads import TokenLogprobs
 
 SETS = {family: GoldenSet(slug, "own") for family, slug in (

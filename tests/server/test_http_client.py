@@ -13,7 +13,8 @@ from fault_proxy import proxy
 from server_process import ServerProcess
 
 from reward_hub.errors import ServerError
-from reward_hub.http.client import HttpClient, in_order, parse_json, server_root
+from reward_hub.http.client import HttpClient, parse_json, server_root
+from reward_hub.loops import in_order
 
 BODY = {"prompt": "a", "response": "b"}
 

@@ -26,7 +26,7 @@ from reward_hub.http.client import (
 )
 from reward_hub.judge.chat.client import TOP_LOGPROBS, AttemptError, ChatRequest, Completion
 from reward_hub.judge.form import ReplyToken
-from reward_hub.per_loop import PerLoop
+from reward_hub.loops import PerLoop
 
 logger = logging.getLogger(__name__)
 
