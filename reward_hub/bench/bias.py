@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from reward_hub.bench.rules.rows import Pair, Row, read_pairs
+from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 from reward_hub.bench.statistics import Floats, interval, pearson, resampled_means, spearman
 
 Measure: TypeAlias = Callable[[Mapping[str, Any]], float]
@@ -42,7 +42,7 @@ class _Duel:
     margin: float | None
 
 
-def bias_of(rows: Iterable[Row], *, measure: Measure = characters) -> dict[str, Any] | None:
+def bias_of(rows: Iterable[ItemRow], *, measure: Measure = characters) -> dict[str, Any] | None:
     """How accuracy and scores go with a measure of the responses, such as their length.
 
     Every chosen response stands against every rejected one of its item. A model without the bias is as accurate where
@@ -87,12 +87,12 @@ def bias_of(rows: Iterable[Row], *, measure: Measure = characters) -> dict[str, 
     }
 
 
-def _is_described(pair: Pair) -> bool:
+def _is_described(pair: PairScores) -> bool:
     responses = pair.row.row.get("responses") or {}
     return not pair.row.failed and bool(responses.get("chosen")) and bool(responses.get("rejected"))
 
 
-def _duels(pair: Pair, responses: Mapping[str, Any], measure: Measure) -> Iterator[_Duel]:
+def _duels(pair: PairScores, responses: Mapping[str, Any], measure: Measure) -> Iterator[_Duel]:
     chosen, rejected = ([measure(r) for r in responses[name]] for name in ("chosen", "rejected"))
     if pair.compared:
         p = pair.probability
@@ -105,7 +105,7 @@ def _duels(pair: Pair, responses: Mapping[str, Any], measure: Measure) -> Iterat
                 yield _Duel(a > b, a == b, chosen[i] - rejected[j], a - b)
 
 
-def _points(pair: Pair, responses: Mapping[str, Any], measure: Measure) -> Iterator[tuple[float, float]]:
+def _points(pair: PairScores, responses: Mapping[str, Any], measure: Measure) -> Iterator[tuple[float, float]]:
     """(measure, score) of each response of a model that scores."""
     for name, scores in (("chosen", pair.chosen), ("rejected", pair.rejected)):
         for response, score in zip(responses[name], scores, strict=False):
@@ -143,7 +143,7 @@ def _correlation(x: Sequence[float], y: Sequence[float]) -> dict[str, Any]:
     return {"pearson": pearson(x, y), "spearman": spearman(x, y), "n": len(x)}
 
 
-def position_bias(rows: Iterable[Row]) -> dict[str, Any] | None:
+def position_bias(rows: Iterable[ItemRow]) -> dict[str, Any] | None:
     """Whether a model that compares prefers a place: rows with probabilities for both orders.
 
     The chosen response stands first in the first order and second in the other.
@@ -178,7 +178,7 @@ def position_bias(rows: Iterable[Row]) -> dict[str, Any] | None:
     }
 
 
-def bias_report(rows: Sequence[Row]) -> dict[str, Any]:
+def bias_report(rows: Sequence[ItemRow]) -> dict[str, Any]:
     """Length, markdown and position bias of preference rows, each as above or None."""
     return {
         "length": bias_of(rows, measure=characters),

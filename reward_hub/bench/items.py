@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
-from reward_hub.bench.rules.rows import is_finite
+from reward_hub.bench.scored_rows import is_finite
 from reward_hub.data.rows import Row, RowFormatError, conversation_of
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.rows import Row, read_pairs
+from reward_hub.bench.scored_rows import ItemRow, read_pairs
 from reward_hub.bench.statistics import histograms, summary
 from reward_hub.calibration.fitting import expected_calibration_error
 from reward_hub.calibration.maps import sigmoids
 
 
-def margins(rows: Iterable[Row]) -> dict[str | None, list[float]]:
+def margins(rows: Iterable[ItemRow]) -> dict[str | None, list[float]]:
     """Score of every chosen response less that of every rejected one of its item, by subset.
 
     Rows of models that compare, and failed rows, have none.
@@ -25,7 +25,7 @@ def margins(rows: Iterable[Row]) -> dict[str | None, list[float]]:
     return found
 
 
-def margin_summary(rows: Iterable[Row]) -> dict[str, Any]:
+def margin_summary(rows: Iterable[ItemRow]) -> dict[str, Any]:
     """`overall` and per subset: number, mean, deviation, extremes and quantiles of the margins."""
     by_subset = margins(rows)
     everything = [margin for found in by_subset.values() for margin in found]
@@ -33,7 +33,7 @@ def margin_summary(rows: Iterable[Row]) -> dict[str, Any]:
     return {"overall": summary(everything), "subsets": named}
 
 
-def score_distributions(rows: Iterable[Row], *, n_bins: int = 40) -> dict[str, Any] | None:
+def score_distributions(rows: Iterable[ItemRow], *, n_bins: int = 40) -> dict[str, Any] | None:
     """Histograms of the scores of chosen and rejected responses over shared bins, and a summary of each.
 
     Returns:
@@ -49,7 +49,7 @@ def score_distributions(rows: Iterable[Row], *, n_bins: int = 40) -> dict[str, A
     return {**histograms(sides, n_bins=n_bins), "summaries": {name: summary(found) for name, found in sides.items()}}
 
 
-def calibration(rows: Iterable[Row], *, n_bins: int = 10) -> dict[str, Any] | None:
+def calibration(rows: Iterable[ItemRow], *, n_bins: int = 10) -> dict[str, Any] | None:
     """The expected calibration error of the probability that the chosen response is the better one.
 
     That is what a comparing model says itself, in each order; for scores it is the sigmoid of the margin, as the

@@ -16,7 +16,7 @@ from reward_hub.version import __version__
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
-    from reward_hub.bench.rules.result import BenchResult
+    from reward_hub.bench.rule_result import BenchResult
 
 JudgeMode: TypeAlias = Literal["rating", "comparison"]
 """How a judge answers: it rates responses one by one, or says which of two is the better one."""

@@ -12,7 +12,7 @@ from reward_hub.bench.item_rows import item_row
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import JUDGE_MODES, computed, default_options, rule_of
 from reward_hub.bench.scoring import require_scorable, score_items
-from reward_hub.bench.suites import named
+from reward_hub.bench.suite import named
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,3 +72,33 @@ class Suite:
         rows = [row for part in parts for row in part.rows]
         joined = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
         return Data(parts[0].name, [Row(i, row.record, row.error) for i, row in enumerate(rows, start=1)], joined)
+
+
+_MODULES = {
+    "rewardbench": "rewardbench",
+    "rewardbench2": "rewardbench2",
+    "rm-bench": "rm_bench",
+    "judgebench": "judgebench",
+    "processbench": "processbench",
+    "prmbench": "prmbench",
+    "llmbar": "llmbar",
+}
+NAMES = tuple(_MODULES)
+
+
+def named(name: str) -> Suite:
+    """The suite of this name.
+
+    Raises:
+        LookupError: there is none.
+    """
+    if name not in _MODULES:
+        raise LookupError(f"there is no suite {name!r}; known: {', '.join(NAMES)}.")
+    suite: Suite = importlib.import_module(f"reward_hub.bench.rules.{_MODULES[name]}").SUITE
+    return suite
+
+
+def suite_of_hub(repo: str) -> Suite | None:
+    """The suite whose data this id of the hub is."""
+    suites = (named(name) for name in NAMES)
+    return next((suite for suite in suites if any(data.repo == repo for data in suite.hub)), None)

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_hub.bench.rules import prmbench
-from reward_hub.bench.rules.prmbench import SECTIONS, step_counts, valid_labels
-from reward_hub.bench.suites.prmbench import SUITE
+from reward_hub.bench.rules.prmbench import SECTIONS, SUITE, step_counts, valid_labels
 from reward_hub.data.rows import Row, RowFormatError
 
 TOLERANCE = 1e-9  # that of the worked examples

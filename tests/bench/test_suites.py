@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from bench_examples import DATA, records
 
-from reward_hub.bench import suites
+from reward_hub.bench import suite
 from reward_hub.bench.items import Item
-from reward_hub.bench.suites import NAMES, named, suite_of_hub
+from reward_hub.bench.suite import NAMES, named, suite_of_hub
 
 
 def load(name: str, folder: Path, *rows: dict[str, Any], file: str = "rows.jsonl") -> list[Item]:
@@ -168,7 +168,7 @@ def test_the_prepared_files_are_read_whole() -> None:
         "processbench": "mr_math/mr_math.jsonl",
         "prmbench": "prmbench/prmbench_sample.jsonl",
     }.items():
-        items, _ = suites.named(name).load(str(DATA / path))
+        items, _ = suite.named(name).load(str(DATA / path))
         assert [item.error for item in items if item.error is not None] == []
         assert len({item.id for item in items}) == len(items)
         counts[name] = (len(items), Counter(item.subset for item in items))

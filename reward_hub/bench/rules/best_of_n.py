@@ -29,8 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from reward_hub.bench.rules.result import BenchResult, ItemResult, groups_by_subset, item_result, pooled
-from reward_hub.bench.rules.rows import Row, ScoredRow, read
+from reward_hub.bench.rule_result import BenchResult, ItemResult, groups_by_subset, item_result, pooled
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import SEED, Floats, interval, resampled_means
 from reward_hub.data.rows import RowFormatError
 
@@ -112,7 +112,7 @@ def _subsets(n_candidates: int, n: int) -> npt.NDArray[np.int64]:
     return np.sort(shuffled, axis=1)
 
 
-def score(rows: Iterable[Row]) -> BenchResult:
+def score(rows: Iterable[ItemRow]) -> BenchResult:
     """The model's choice among all candidates, and curves over n = 1, 2, 4, ... up to the fewest candidates of an item.
 
     Args:

@@ -6,15 +6,21 @@ pairs (micro); papers that average the four categories report another figure, wh
 One game: the decision is `A>B` if s(A) > s(B) and otherwise `B>A`, so that a tie is right wherever the label is `B>A`.
 Two games: each verdict votes +1 for the label and -1 against it; `A=B`, no verdict, a failed call and any other text
 have no vote. The pair is right if the sum is positive; two votes that cancel, or none, are a tie and score nothing.
+
+Data: https://huggingface.co/datasets/ScalerLab/JudgeBench, pairs of responses by one model, one right and one wrong:
+350 by GPT-4o (split `gpt`, scored unless `--split claude` is said), 270 by Claude 3.5 Sonnet (`claude`). The subset is
+the category that the beginning of `source` stands for.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-from reward_hub.bench.rules.result import (
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import Item, preference_item, responses_item
+from reward_hub.bench.rule_result import (
     BenchResult,
     ItemResult,
     combined,
@@ -23,8 +29,10 @@ from reward_hub.bench.rules.result import (
     pooled,
     subset_metrics,
 )
-from reward_hub.bench.rules.rows import Row, ScoredRow, pair_of, read
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, pair_of, read
+from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
+from reward_hub.errors import InvalidConversationError
 
 CATEGORIES = {
     "mmlu-pro": "knowledge",
@@ -71,7 +79,7 @@ def single_game(label: str, score_a: float, score_b: float) -> bool:
     return ("A>B" if score_a > score_b else "B>A") == label
 
 
-def score(rows: Iterable[Row]) -> BenchResult:
+def score(rows: Iterable[ItemRow]) -> BenchResult:
     """Share of right pairs, overall and per category.
 
     Args:
@@ -146,3 +154,31 @@ def _vote(label: str, verdict: str | None) -> int:
 def _outcome(votes: Sequence[int]) -> Outcome:
     total = sum(votes)
     return "correct" if total > 0 else "incorrect" if total < 0 else "tie"
+
+
+_LABELS = ("A>B", "B>A")
+
+
+def _read(record: dict[str, Any]) -> Item:
+    subset = record.get("subset")
+    if subset is None:
+        subset = category_of(str(record["source"])) if "source" in record else None
+    named = {**record, "id": record.get("pair_id", record["id"]), "subset": subset}
+    if "chosen" in record and "rejected" in record:
+        return preference_item(named)
+    label = record.get("label")
+    if label not in _LABELS:
+        raise InvalidConversationError(f"'label' is {label!r}; {' or '.join(_LABELS)} is read.", field="label")
+    better, worse = ("response_A", "response_B") if label == "A>B" else ("response_B", "response_A")
+    # By the label the rule knows the order that was published, on which what a tie counts depends.
+    return responses_item(named, {"chosen": record.get(better), "rejected": record.get(worse)}, {"label": label})
+
+
+SUITE = Suite(
+    name="judgebench",
+    form="preference",
+    read=_read,
+    hub=(HubData("ScalerLab/JudgeBench", split="gpt"),),
+    files=("*gpt*.jsonl", "*gpt*.parquet"),
+    download="https://huggingface.co/datasets/ScalerLab/JudgeBench (the file of the GPT-4o pairs)",
+)

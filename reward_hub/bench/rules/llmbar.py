@@ -4,15 +4,21 @@ Source: princeton-nlp/LLMBar (LLMEvaluator/evaluate.py), https://arxiv.org/abs/2
 is (right in order 1 + right in order 2) / 2; an order without a verdict is wrong. Where responses are scored alone
 (ratings, reward models) the higher score wins and equal scores are half right. The adversarial average is the plain
 mean of the four adversarial sets, overall the plain mean of all five.
+
+Data: 419 pairs in five sets. The hub holds a loading script alone, so they are read from the repository's JSON files:
+`Dataset/LLMBar/Natural/dataset.json` and `Dataset/LLMBar/Adversarial/{Neighbor,GPTInst,GPTOut,Manual}/dataset.json`.
+The sets have the names that they have as subsets of RewardBench; those of the case study keep theirs.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
-from reward_hub.bench.rules.result import (
+from reward_hub.bench.items import Item, responses_item
+from reward_hub.bench.rule_result import (
     BenchResult,
     Group,
     ItemResult,
@@ -22,7 +28,9 @@ from reward_hub.bench.rules.result import (
     pooled,
     subset_metrics,
 )
-from reward_hub.bench.rules.rows import Pair, Row, read_pairs
+from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
+from reward_hub.bench.suite import Suite
+from reward_hub.errors import InvalidConversationError
 
 NATURAL = "natural"
 ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
@@ -30,7 +38,7 @@ ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
 Judge: TypeAlias = Literal["comparison", "rating"]
 
 
-def score(rows: Iterable[Row], *, judge: Judge | None = None) -> BenchResult:
+def score(rows: Iterable[ItemRow], *, judge: Judge | None = None) -> BenchResult:
     """Accuracy per set, of the natural and the adversarial sets, and overall.
 
     Comparisons with two orders also report, overall and per set, `both_orders_correct` and `agreement` (both orders
@@ -80,7 +88,7 @@ def parse_rating(text: str) -> int | None:
     return int(text) if re.fullmatch(r"\s*[+-]?\d+\s*", text) else None
 
 
-def _item(pair: Pair, judge: Judge | None) -> ItemResult:
+def _item(pair: PairScores, judge: Judge | None) -> ItemResult:
     if pair.row.failed:
         return item_result(pair.row, 0.5 if judge == "rating" else 0.0)
     if pair.compared:
@@ -94,7 +102,7 @@ def _micro(groups: Mapping[str | None, Group], published: list[str | None]) -> f
     return pooled([groups[name] for name in published or groups]).accuracy
 
 
-def _orders(pairs: Sequence[Pair]) -> dict[str, Any]:
+def _orders(pairs: Sequence[PairScores]) -> dict[str, Any]:
     """Shares over the pairs asked in two orders, failed ones among them; nothing where there are none."""
     asked = [pair.probabilities for pair in pairs if len(pair.probabilities) == 2]
     if not asked:
@@ -122,3 +130,36 @@ def _notes(groups: Mapping[str | None, Group], published: list[str | None]) -> t
     if published and outside:
         notes.append(f"Not in the overall score: {', '.join(outside)}.")
     return tuple(notes)
+
+
+SUBSETS = {
+    "Natural": "llmbar-natural",
+    "Neighbor": "llmbar-adver-neighbor",
+    "GPTInst": "llmbar-adver-GPTInst",
+    "GPTOut": "llmbar-adver-GPTOut",
+    "Manual": "llmbar-adver-manual",
+}
+
+
+def _read(record: dict[str, Any]) -> Item:
+    folder = PurePosixPath(record.get("file", "")).parent.name or None
+    subset = record.get("subset", None if folder is None else SUBSETS.get(folder, folder))
+    name = record["id"] if subset is None or "file" not in record else f"{subset}-{record['id']}"
+    if "chosen" in record and "rejected" in record:
+        pair = {"chosen": record["chosen"], "rejected": record["rejected"]}
+        return responses_item({**record, "id": name, "subset": subset}, pair)
+    label = record.get("label")
+    if label not in (1, 2):
+        raise InvalidConversationError(f"'label' is {label!r}; 1 or 2, the better output, is read.", field="label")
+    pair = {"chosen": record.get(f"output_{label}"), "rejected": record.get(f"output_{3 - label}")}
+    return responses_item({"id": name, "subset": subset, "prompt": record.get("input")}, pair)
+
+
+SUITE = Suite(
+    name="llmbar",
+    form="preference",
+    read=_read,
+    hub=(),
+    files=("dataset.json",),
+    download="the folder Dataset/LLMBar of https://github.com/princeton-nlp/LLMBar",
+)

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from reward_hub.bench.rules.result import BenchResult, ItemResult, groups_by_subset, item_result, pooled, subset_metrics
-from reward_hub.bench.rules.rows import Pair, Row, read_pairs
+from reward_hub.bench.rule_result import BenchResult, ItemResult, groups_by_subset, item_result, pooled, subset_metrics
+from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 
 
-def score(rows: Iterable[Row], *, ties: Literal["wrong", "half"] = "wrong") -> BenchResult:
+def score(rows: Iterable[ItemRow], *, ties: Literal["wrong", "half"] = "wrong") -> BenchResult:
     """Accuracy over pairs, overall and per subset.
 
     Args:
@@ -30,14 +30,14 @@ def score(rows: Iterable[Row], *, ties: Literal["wrong", "half"] = "wrong") -> B
     return BenchResult("preference", metrics, items)
 
 
-def _item(pair: Pair, ties: str) -> ItemResult:
+def _item(pair: PairScores, ties: str) -> ItemResult:
     if pair.row.failed:
         return item_result(pair.row, 0.0)
     won, tie = pair.result()
     return item_result(pair.row, won + _half_of_ties(pair) if ties == "half" else won, tie=tie)
 
 
-def _half_of_ties(pair: Pair) -> float:
+def _half_of_ties(pair: PairScores) -> float:
     if pair.compared:
         return 0.5 * (pair.probability == 0.5)
     return 0.5 * sum(c == r for c, r in pair.duels) / len(pair.duels)

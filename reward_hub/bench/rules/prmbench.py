@@ -5,6 +5,10 @@ labelled valid if its score is strictly greater than the threshold; "positive" m
 where its denominator is 0, and -1 enters the next formula as it is. The PRM-Score is 0.5 F1 + 0.5 F1 of the wrong
 steps, at least 0; for multi_solutions, which has no wrong steps, it is F1 alone. Overall counts are pooled over all
 classes but `correct`, the original solutions, which serve as partners in the similarity alone.
+
+Data: https://huggingface.co/datasets/hitsmy/PRMBench_Preview, 6,216 solutions in nine classes with their wrong steps.
+As the published code has it, an item's id is `{classification}_{idx}`, of a repeated one the first row counts, and each
+row of class redundency (sic) also gives an item of class `correct`: its original solution.
 """
 
 from __future__ import annotations
@@ -17,10 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.result import BenchResult, item_result
-from reward_hub.bench.rules.rows import Row, ScoredRow, read
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import Item, process_item
+from reward_hub.bench.rule_result import BenchResult, item_result
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import N_RESAMPLES, Floats, interval, resampled_means
-from reward_hub.data.rows import RowFormatError
+from reward_hub.bench.suite import Suite
+from reward_hub.data.rows import Row, RowFormatError
+from reward_hub.errors import InvalidConversationError
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "simplicity": ("redundency", "circular"),
@@ -81,7 +89,7 @@ def step_counts(labels: Sequence[bool], error_steps: Sequence[int]) -> StepCount
 
 
 def score(
-    rows: Iterable[Row],
+    rows: Iterable[ItemRow],
     *,
     threshold: float = THRESHOLD,
     differences: bool = False,
@@ -267,3 +275,69 @@ def _notes(found: Mapping[str, _Class]) -> tuple[str, ...]:
     absent = [name for names in SECTIONS.values() for name in names if name not in found]
     partly = absent and len(absent) < sum(map(len, SECTIONS.values()))
     return (f"Sections are means of the classes present; absent: {', '.join(absent)}.",) if partly else ()
+
+
+WITH_ORIGINALS = "redundency"
+
+
+def _expand(rows: Sequence[Row]) -> list[Row]:
+    """One row an id, and behind each redundency row the original solution."""
+    expanded: list[Row] = []
+    seen: set[str] = set()
+    for row in rows:
+        if row.record is None:
+            expanded.append(row)
+            continue
+        record = _prepared(row.record, row.id)
+        if record["id"] in seen:
+            continue
+        seen.add(record["id"])
+        expanded.append(Row(row.number, record))
+        if record["classification"] == WITH_ORIGINALS and record["original_steps"] is not None:
+            expanded.append(Row(row.number, _original(record)))
+    return expanded
+
+
+def _prepared(record: dict[str, Any], number: Any) -> dict[str, Any]:
+    """The columns as published, or those of a prepared file, under one name each."""
+    classification = str(record.get("classification"))
+    index = str(record.get("idx", number)).removeprefix(f"{classification}_")
+    prompt = record.get("modified_question", record.get("prompt"))
+    return {
+        "id": f"{classification}_{index}",
+        "index": index,
+        "classification": classification,
+        "prompt": prompt,
+        "original_prompt": record.get("original_question", prompt),
+        "steps": record.get("modified_process", record.get("steps")),
+        "original_steps": record.get("original_process", record.get("original_steps")),
+        "error_steps": record.get("error_steps"),
+    }
+
+
+def _original(record: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": f"{CORRECT}_{record['index']}",
+        "classification": CORRECT,
+        "prompt": record["original_prompt"],
+        "steps": record["original_steps"],
+        "error_steps": [],
+    }
+
+
+def _read(record: dict[str, Any]) -> Item:
+    for name in ("prompt", "steps", "error_steps"):
+        if name not in record:
+            raise InvalidConversationError(f"the row has no {name!r}.", field=name)
+    return process_item({**record, "subset": record["classification"]})
+
+
+SUITE = Suite(
+    name="prmbench",
+    form="process",
+    read=_read,
+    hub=(HubData("hitsmy/PRMBench_Preview", split="train"),),
+    files=("*.jsonl",),
+    download="https://huggingface.co/datasets/hitsmy/PRMBench_Preview (the .jsonl file)",
+    expand=_expand,
+)

@@ -8,6 +8,9 @@ accuracies of 0 is 0 instead of NaN, and a subset without solutions of one kind 
 
 The threshold of 0.5 is Qwen's for probabilities. For unbounded scores the paper takes the one with the best F1 on gsm8k
 for all subsets: `best_threshold`.
+
+Data: https://huggingface.co/datasets/Qwen/ProcessBench, 3,400 solutions with the first wrong step, in four splits
+(gsm8k, math, olympiadbench, omnimath), which the ids begin with; each is a subset.
 """
 
 from __future__ import annotations
@@ -21,10 +24,14 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.result import BenchResult, Group, combined, group, item_result
-from reward_hub.bench.rules.rows import Row, ScoredRow, read
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import Item, process_item
+from reward_hub.bench.rule_result import BenchResult, Group, combined, group, item_result
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import Floats, interval
+from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
+from reward_hub.errors import InvalidConversationError
 
 THRESHOLD = 0.5
 NO_ERROR = -1
@@ -57,7 +64,7 @@ def vote(texts: Sequence[str]) -> int | None:
     return _integer(Counter(boxes).most_common(1)[0][0]) if boxes else None
 
 
-def best_threshold(rows: Iterable[Row]) -> float:
+def best_threshold(rows: Iterable[ItemRow]) -> float:
     """The threshold with the best F1 on rows with step scores (those of gsm8k in the paper), the lowest of several.
 
     Failed rows have no part. The candidates are the step scores, each of which then passes just so, and infinity.
@@ -94,7 +101,7 @@ def _right_at(thresholds: Floats, bounds: Floats) -> Floats:
     return np.asarray((opened - closed) / len(bounds), dtype=np.float64)
 
 
-def score(rows: Iterable[Row], *, threshold: float = THRESHOLD, allow_one_sided: bool = False) -> BenchResult:
+def score(rows: Iterable[ItemRow], *, threshold: float = THRESHOLD, allow_one_sided: bool = False) -> BenchResult:
     """F1, error accuracy and correct accuracy, per subset and overall.
 
     Args:
@@ -219,3 +226,24 @@ def _last_box(text: str) -> str | None:
 
 def _integer(box: str | None) -> int | None:
     return int(box) if box is not None and re.fullmatch(r"[+-]?\d+", box) else None
+
+
+SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
+
+
+def _read(record: dict[str, Any]) -> Item:
+    if "label" not in record:
+        raise InvalidConversationError("the row has no 'label', the first wrong step.", field="label")
+    split = str(record["id"]).rpartition("-")[0]
+    subset = record.get("subset", split if split in SPLITS else None)
+    return process_item({**record, "subset": subset})
+
+
+SUITE = Suite(
+    name="processbench",
+    form="process",
+    read=_read,
+    hub=tuple(HubData("Qwen/ProcessBench", split=split) for split in SPLITS),
+    files=("*.json", "*.jsonl", "*.parquet"),
+    download="https://huggingface.co/datasets/Qwen/ProcessBench (gsm8k.json, math.json, ...)",
+)

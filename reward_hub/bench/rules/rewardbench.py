@@ -3,6 +3,9 @@
 Source: allenai/reward-bench (rewardbench/utils.py, constants.py), https://arxiv.org/abs/2403.13787.
 A pair is won with a strictly greater score; equal scores lose. The weights of the subsets are fixed counts, never the
 number of rows scored, and math-prm weighs 984 (it has 447 rows), as much as all code subsets together.
+
+Data: https://huggingface.co/datasets/allenai/reward-bench, 2,985 pairs in 23 subsets. `id` counts within all splits of
+the data set; it is unique in `filtered`, the one that is scored.
 """
 
 from __future__ import annotations
@@ -14,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.result import (
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import preference_item
+from reward_hub.bench.rule_result import (
     BenchResult,
     Group,
     ItemResult,
@@ -23,8 +28,9 @@ from reward_hub.bench.rules.result import (
     item_result,
     subset_metrics,
 )
-from reward_hub.bench.rules.rows import Pair, Row, read_pairs
+from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 from reward_hub.bench.statistics import N_RESAMPLES
+from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
 
 EXAMPLE_COUNTS: dict[str, int] = {
@@ -121,7 +127,7 @@ def vote(verdicts: Sequence[str]) -> str:
     return Counter(verdicts).most_common(1)[0][0]
 
 
-def score(rows: Iterable[Row], *, judge: bool = False) -> BenchResult:
+def score(rows: Iterable[ItemRow], *, judge: bool = False) -> BenchResult:
     """RewardBench's subsets, sections and overall.
 
     `overall` is the mean of the four sections; beside it stand `prompt_weighted_accuracy`, the mean of the subsets
@@ -160,7 +166,7 @@ def score(rows: Iterable[Row], *, judge: bool = False) -> BenchResult:
     return BenchResult("rewardbench", metrics, items, _notes(groups))
 
 
-def _item(pair: Pair, judge: bool) -> ItemResult:
+def _item(pair: PairScores, judge: bool) -> ItemResult:
     if pair.row.failed:
         return item_result(pair.row, 0.5 if judge else 0.0)
     won, tie = pair.result()
@@ -189,3 +195,13 @@ def _notes(groups: Mapping[str | None, Group]) -> tuple[str, ...]:
     if outside:
         notes.append(f"In no section, and so not in the overall score: {', '.join(outside)}.")
     return tuple(notes)
+
+
+SUITE = Suite(
+    name="rewardbench",
+    form="preference",
+    read=preference_item,
+    hub=(HubData("allenai/reward-bench", split="filtered"),),
+    files=("filtered*.parquet",),
+    download="https://huggingface.co/datasets/allenai/reward-bench (data/filtered-*.parquet)",
+)

@@ -3,6 +3,9 @@
 Source: allenai/reward-bench (scripts/run_v2.py, generative_v2.py), https://arxiv.org/abs/2506.01937.
 An item's result is the share of the chosen response among those with the highest score, so that four equal scores give
 0.25. Ties: see `rewardbench2_ties`.
+
+Data: https://huggingface.co/datasets/allenai/reward-bench-2, 1,865 prompts in six subsets. Five of them have one right
+response of four; in Ties several are right, and its ids `ref:N` and `tied:N` belong together.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, TypeAlias
 
-from reward_hub.bench.rules.result import (
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import preference_item
+from reward_hub.bench.rule_result import (
     BenchResult,
     Group,
     ItemResult,
@@ -24,7 +29,8 @@ from reward_hub.bench.rules.result import (
     subset_metrics,
 )
 from reward_hub.bench.rules.rewardbench2_ties import TiesRow, TiesScore, ties_row, ties_score
-from reward_hub.bench.rules.rows import Row, ScoredRow, pair_of, read
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, pair_of, read
+from reward_hub.bench.suite import Suite
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
 TIES = "Ties"
@@ -61,7 +67,7 @@ def rating_result(ratings: Sequence[float], *, n_chosen: int = 1) -> float:
     return _NO_VERDICT if all(r == FAILED_RATING for r in ratings) else best_of(ratings, n_chosen=n_chosen)
 
 
-def score(rows: Iterable[Row], *, judge: Judge | None = None) -> BenchResult:
+def score(rows: Iterable[ItemRow], *, judge: Judge | None = None) -> BenchResult:
     """The six subsets and their plain mean.
 
     Args:
@@ -142,3 +148,13 @@ def _notes(groups: Mapping[str | None, Group]) -> tuple[str, ...]:
     if None in groups and len(groups) > 1:
         notes.append(f"{groups[None].n} items without a subset are not in the overall score.")
     return tuple(notes)
+
+
+SUITE = Suite(
+    name="rewardbench2",
+    form="preference",
+    read=preference_item,
+    hub=(HubData("allenai/reward-bench-2", split="test"),),
+    files=("test*.parquet",),
+    download="https://huggingface.co/datasets/allenai/reward-bench-2 (data/test-*.parquet)",
+)

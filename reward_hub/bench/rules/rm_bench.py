@@ -5,20 +5,29 @@ detailed plain, detailed markdown. Per domain M[i][j] = mean [s(chosen_i) > s(re
 of the three cells with i < j (chosen plainer than rejected), "normal" of the diagonal, "easy" of those with i > j. A
 domain's score is the mean of its nine cells, overall the mean of the four domains. The kinds of safety
 (safety-refuse, safety-response) are pooled by row.
+
+Data: https://huggingface.co/datasets/THU-KEG/RM-Bench, 1,327 prompts, each with three chosen and three rejected
+responses, whose styles stand in the order above. The repository's files per domain have no column `domain`; there the
+file's name tells it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.result import BenchResult, Group, combined, item_result
-from reward_hub.bench.rules.rows import Row, ScoredRow, read
+from reward_hub.bench.data import HubData
+from reward_hub.bench.items import Item, preference_item
+from reward_hub.bench.rule_result import BenchResult, Group, combined, item_result
+from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import Floats, resampled_means
+from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
+from reward_hub.errors import InvalidConversationError
 
 DOMAINS = ("chat", "math", "code", "safety")
 STYLES = ("concise", "detailed plain", "detailed markdown")
@@ -30,7 +39,7 @@ BANDS: dict[str, tuple[tuple[int, int], ...]] = {
 """The cells (chosen style, rejected style) of each band."""
 
 
-def score(rows: Iterable[Row]) -> BenchResult:
+def score(rows: Iterable[ItemRow]) -> BenchResult:
     """Domains as subsets, bands as sections, overall the mean of the domains, which is that of the bands too.
 
     An item's result is the share of its nine comparisons that are won; its `tie` says that one of them was equal. Each
@@ -124,3 +133,27 @@ def _notes(domains: Mapping[str, _Domain], n_items: int) -> tuple[str, ...]:
     if unplaced:
         notes.append(f"{unplaced} failed items have no domain and are not in the overall score.")
     return tuple(notes)
+
+
+_STYLES = 3
+
+
+def _read(record: dict[str, Any]) -> Item:
+    subset = record.get("domain", record.get("subset"))
+    if subset is None and "file" in record:
+        # chat_filtered.json, safety-refuse_filtered.json
+        subset = PurePosixPath(record["file"]).stem.removesuffix("_filtered")
+    for name in ("chosen", "rejected"):
+        if not isinstance(record.get(name), list) or len(record[name]) != _STYLES:
+            raise InvalidConversationError(f"{name!r} must be a list of {_STYLES} texts, one a style.", field=name)
+    return preference_item({**record, "subset": subset})
+
+
+SUITE = Suite(
+    name="rm-bench",
+    form="preference",
+    read=_read,
+    hub=(HubData("THU-KEG/RM-Bench", split="train"),),
+    files=("total_dataset.json", "*_filtered.json"),
+    download="https://huggingface.co/datasets/THU-KEG/RM-Bench (total_dataset.json)",
+)

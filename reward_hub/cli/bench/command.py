@@ -42,7 +42,7 @@ _OF_REWARDBENCH = {
 class _SubCommands(Commands):
     """Commands beside the run itself."""
 
-    files: ClassVar[dict[str, str]] = {"compare": "bench_compare", "report": "bench_report"}
+    files: ClassVar[dict[str, str]] = {"compare": "bench.compare", "report": "bench.report"}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for name in (_with_hyphens(argument.partition("=")[0]) for argument in args):

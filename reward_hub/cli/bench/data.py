@@ -12,7 +12,7 @@ import typer
 from reward_hub.bench.data import Data, HubData, read_hub, read_path
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import JudgeMode, default_options
-from reward_hub.bench.suites import NAMES, Suite, named, suite_of_hub
+from reward_hub.bench.suite import NAMES, Suite, named, suite_of_hub
 from reward_hub.cli.bench.files import Benchmark
 from reward_hub.cli.option_groups import named_values
 from reward_hub.cli.usage import UsageError

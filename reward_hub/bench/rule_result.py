@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.bench.rules.rows import ScoredRow
+from reward_hub.bench.scored_rows import ScoredRow
 from reward_hub.bench.statistics import Floats, interval, resampled_means
 
 

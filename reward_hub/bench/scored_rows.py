@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from reward_hub.data.rows import RowFormatError
 
-Row: TypeAlias = Mapping[str, Any]
+ItemRow: TypeAlias = Mapping[str, Any]
 
 _LARGEST = sys.float_info.max / 4
 
@@ -23,7 +23,7 @@ class ScoredRow:
     subset: str | None
     scores: Mapping[str, Any]
     error: str | None
-    row: Row
+    row: ItemRow
 
     @property
     def failed(self) -> bool:
@@ -45,7 +45,7 @@ class ScoredRow:
         return tuple(value for value in self.values(name) if value is not None)
 
 
-def read(rows: Iterable[Row], *, may_miss: Sequence[str] = ()) -> list[ScoredRow]:
+def read(rows: Iterable[ItemRow], *, may_miss: Sequence[str] = ()) -> list[ScoredRow]:
     """Check rows and tell failed ones: those with an error, and those with a score that is no finite number.
 
     Args:
@@ -61,7 +61,7 @@ def read(rows: Iterable[Row], *, may_miss: Sequence[str] = ()) -> list[ScoredRow
     return found
 
 
-def _read(row: Row, may_miss: Sequence[str]) -> ScoredRow:
+def _read(row: ItemRow, may_miss: Sequence[str]) -> ScoredRow:
     if "id" not in row:
         raise RowFormatError(f"a scored item has no id: {str(dict(row))[:80]}.")
     subset = None if row.get("subset") is None else str(row["subset"])
@@ -101,7 +101,7 @@ def _is_list(value: Any) -> bool:
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairScores:
     """What a preference row says: scores of both sides, or a comparing model's probabilities per order."""
 
     row: ScoredRow
@@ -132,7 +132,7 @@ class Pair:
         return math.fsum(c > r for c, r in self.duels) / len(self.duels), any(c == r for c, r in self.duels)
 
 
-def read_pairs(rows: Iterable[Row], *, may_miss_ratings: bool = False) -> list[Pair]:
+def read_pairs(rows: Iterable[ItemRow], *, may_miss_ratings: bool = False) -> list[PairScores]:
     """Preference rows. Ratings may be None where `may_miss_ratings`; probabilities always may.
 
     Raises:
@@ -142,13 +142,13 @@ def read_pairs(rows: Iterable[Row], *, may_miss_ratings: bool = False) -> list[P
     return [pair_of(row) for row in read(rows, may_miss=may_miss)]
 
 
-def pair_of(row: ScoredRow) -> Pair:
+def pair_of(row: ScoredRow) -> PairScores:
     """The pair of one preference row; without scores where the row failed."""
     if row.failed:
-        return Pair(row)
+        return PairScores(row)
     if "probabilities" not in row.scores:
-        return Pair(row, row.values("chosen"), row.values("rejected"))
+        return PairScores(row, row.values("chosen"), row.values("rejected"))
     probabilities = row.values("probabilities")
     if any(p is not None and not 0 <= p <= 1 for p in probabilities):
         raise RowFormatError(f"item {row.id!r} has probabilities {list(probabilities)}; they must lie in [0, 1].")
-    return Pair(row, probabilities=probabilities)
+    return PairScores(row, probabilities=probabilities)
