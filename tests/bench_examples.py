@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-FEW = settings(max_examples=30, deadline=None)
+FEW = settings(max_examples=30)
 """For properties of a whole rule, each example of which draws bootstrap resamples."""
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

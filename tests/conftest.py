@@ -12,6 +12,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from golden_sets import GoldenModels
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 # (place, slug) -> (cases, cases that fit, largest difference, tolerance)
 GoldenTable = dict[tuple[str, str], tuple[int, int, float, float]]
 _TABLE = pytest.StashKey[GoldenTable]()
+
+# An example may load a model or start a server, and the machine may be busy: nothing is measured in time. Where changes
+# are gated (CI=true, as .ci/run sets it) every run draws the same examples; elsewhere it draws new ones, and a failure
+# prints what draws its example again.
+_UNTIMED: Any = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("local", print_blob=True, **_UNTIMED)
+settings.register_profile("ci", derandomize=True, database=None, **_UNTIMED)
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "local")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -68,7 +68,7 @@ def written(run: BenchRun) -> tuple[bytes, Any]:
     return run.items_path.read_bytes(), results["metrics"]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), n=st.integers(1, 11), chunk=st.integers(1, 4))
 def test_a_run_that_was_cut_at_any_byte_ends_as_one_that_was_not(
     data: st.DataObject, n: int, chunk: int, tmp_path_factory: pytest.TempPathFactory

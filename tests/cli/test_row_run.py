@@ -152,7 +152,7 @@ def test_a_run_goes_on_after_the_last_complete_line(case: Case) -> None:
 
 
 @given(cut=st.floats(0, 1), chunk_size=st.integers(1, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_wherever_a_run_was_cut_off_it_ends_with_the_same_rows(cut: float, chunk_size: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         case = Case(Path(folder))

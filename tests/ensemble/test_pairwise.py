@@ -48,7 +48,7 @@ def rank_scores(rm, responses):
 
 @pytest.mark.parametrize("reduce", REDUCTIONS)
 @given(st.lists(st.tuples(st.floats(-2, 2), st.floats(0.1, 5)), min_size=1, max_size=4), st.text("ab", max_size=4))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_swapped_question_has_one_minus_the_answer_under_every_reduction(reduce, judges, a):
     rm = EnsembleRM([(Judge(scale), weight) for scale, weight in judges], reduce=reduce)
     ab, ba = (rm.compare(prompt="Hi", a=x, b=y) for x, y in ((a, "aa"), ("aa", a)))

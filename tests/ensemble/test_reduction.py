@@ -14,7 +14,7 @@ from reward_hub import BackendError, CheckpointError
 from reward_hub.ensemble.normalization import NORMALIZATIONS, Statistics, load_statistics, normalized, save_statistics
 from reward_hub.ensemble.reduction import REDUCTIONS, Reduction, ranks
 
-some = settings(max_examples=25, deadline=None)
+some = settings(max_examples=25)
 SCORES = st.floats(-50, 50, width=32)
 PARAMETERS = {"uncertainty": 0.7, "mean_minus_std": 0.7, "softmin": 0.3}
 # Sums in another order differ in their last bits; a variance of 2,500 in its twelfth digit.

@@ -55,7 +55,7 @@ def test_an_ensemble_of_one_is_that_member(orm, reduce):
     assert ensemble.compare(prompt=prompt, a=a, b=b) == orm.compare(prompt=prompt, a=a, b=b)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(REDUCTIONS),
     st.lists(st.floats(0.05, 20), min_size=3, max_size=3),
@@ -73,7 +73,7 @@ def test_scaled_weights_and_another_order_of_members_are_the_same_ensemble(reduc
     assert other.fingerprint == one.fingerprint
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.sampled_from(NORMALIZATIONS),
     st.lists(st.sampled_from(CONVERSATIONS), min_size=1, max_size=6),

@@ -188,7 +188,7 @@ def test_any_text_can_be_a_step(golden: GoldenSet, golden_models: GoldenModels) 
     rm = golden.load(golden_models.checkpoint(golden), "fake")
     texts = st.one_of(st.text(max_size=12), st.sampled_from(TAGS), st.lists(st.sampled_from(TAGS)).map("x".join))
 
-    @settings(max_examples=25, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=25, suppress_health_check=list(HealthCheck))
     @given(steps=st.lists(texts, min_size=1, max_size=6))
     def check(steps: list[str]) -> None:
         scores, details = rm.score_steps(PROMPT, steps=steps, return_details=True)

@@ -320,7 +320,7 @@ TALK = st.lists(
 AROUND = st.sampled_from(["{}", "**{}**", "({})", " {}", "_{}_", "\n{}\n", "`{}`"])
 TAIL = st.sampled_from(["", ".", "!", "\n", "\n\nThat is all.", " ", "。"])
 FAMILIES = st.sampled_from(sorted(MARKED))
-fixed = settings(max_examples=150, deadline=None, derandomize=True, database=None)
+fixed = settings(max_examples=150)
 
 
 @fixed
