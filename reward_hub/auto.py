@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import logging
 from collections.abc import Mapping
@@ -11,41 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from reward_hub import registry
 from reward_hub.aggregation import AggregationMethod, aggregation_name
-from reward_hub.backends.vllm import plan as vllm_plan
 from reward_hub.base import BaseRM
-from reward_hub.errors import RewardHubError, UnknownModelError, UnsupportedError
+from reward_hub.errors import UnsupportedError
 from reward_hub.family import Family, Setup
-from reward_hub.loading.resolve import Located, checked_read, length_limit, locate, set_up, tokenizer_folder
-from reward_hub.reads import HeadOutputs, Read
+from reward_hub.loading.arguments import check_engine_options, refuse_arguments, refuse_server_arguments
+from reward_hub.loading.engine import NUMBER_CHANGING, backends_of, choose_backend
+from reward_hub.loading.resolve import Located, checked_read, length_limit, locate, set_up
+from reward_hub.loading.servers import served, served_reference
+from reward_hub.reads import HeadOutputs
 
 if TYPE_CHECKING:
     from reward_hub.backends.base import Backend
 
 logger = logging.getLogger(__name__)
-
-
-# Arguments of `load` that only servers read, with their defaults: another value beside a local engine is an error.
-_SERVER_ARGUMENTS: dict[str, Any] = {
-    "api_base": None,
-    "api_key": None,
-    "dialect": None,
-    "checkpoint": None,
-    "timeout_s": 60.0,
-    "max_retries": 4,
-    "max_concurrency": 32,
-}
-
-# Engine options that change numbers by more than rounding: they are part of the fingerprint. The others (memory,
-# parallel workers, compilation) are not, so that a run may go on, and a cache serve, on another machine.
-_NUMBER_CHANGING = frozenset(
-    {
-        *("attn_implementation", "quantization", "quantization_config"),
-        *("load_format", "model_loader_extra_config", "model_weights"),
-        *("kv_cache_dtype", "kv_cache_dtype_skip_layers", "mamba_cache_dtype", "mamba_ssm_cache_dtype"),
-        *("hf_overrides", "model_class_overrides", "disable_sliding_window", "additional_config"),
-        *("worker_cls", "worker_extension_cls"),
-    }
-)
 
 
 class AutoRM:
@@ -126,6 +103,7 @@ class AutoRM:
         """
         # The first statement: nothing but the arguments is in it.
         asked = dict(locals())
+        arguments = list(inspect.signature(AutoRM.load).parameters)
         server = {
             "api_base": api_base,
             "api_key": api_key,
@@ -138,7 +116,7 @@ class AutoRM:
         method = registry.BACKEND_ALIASES.get(load_method, load_method)
         if method == "auto" and api_base is not None:
             method = "api"
-        from reward_hub.judge import loading as judges
+        from reward_hub.loading import judges
 
         judge = judges.form_name_of(str(model), family, checkpoint, dialect)
         if judge is not None:
@@ -146,7 +124,7 @@ class AutoRM:
         if method not in ("auto", "api"):
             registry.backend_class(method)
         if method != "api":
-            _refuse_server_arguments(method, server)
+            refuse_server_arguments(method, server)
         if truncation not in ("error", "prompt", "left", "right"):
             raise TypeError(f"truncation={truncation!r}; known: 'error', 'prompt', 'left', 'right'.")
         if device is not None and device_map is not None:
@@ -174,8 +152,8 @@ class AutoRM:
                 "max_batch_tokens": (max_batch_tokens, None),
                 "adapter": (adapter, None),
             }
-            _refuse_arguments(given, "api", "the server has started the model already")
-            _check_engine_options(engine_options, frozenset(), "api")
+            refuse_arguments(given, "api", "the server has started the model already")
+            check_engine_options(engine_options, frozenset(), "api", arguments=arguments)
             # What only a family known here can honour, and what our own server decides.
             ours = {
                 "family": (family, None),
@@ -188,10 +166,10 @@ class AutoRM:
                 "aggregation": (aggregation, None),
                 "revision": (revision, None),
             }
-            served = _served(str(model), server, ours, tokenizer=tokenizer, chat_template=chat_template, access=access)
-            if isinstance(served, BaseRM):
-                return served
-            located = served
+            behind = served(str(model), server, ours, tokenizer=tokenizer, chat_template=chat_template, access=access)
+            if isinstance(behind, BaseRM):
+                return behind
+            located = behind
         else:
             located = locate(model, family=family, revision=revision, adapter=adapter, **access)
         implicit_rm.check_arguments(
@@ -210,9 +188,9 @@ class AutoRM:
 
             name, why, backend_type = "api", "token ids are sent", HttpBackend
         else:
-            name, why = _choose_backend(method, located, setup)
+            name, why = choose_backend(method, located, setup)
             backend_type = registry.backend_class(name)
-            _check_engine_options(engine_options, backend_type.known_options(), name)
+            check_engine_options(engine_options, backend_type.known_options(), name, arguments=arguments)
         from reward_hub.models.model_rm import LoadedModel, ModelRM
         from reward_hub.models.pairwise_rm import PairwiseRM
 
@@ -268,7 +246,7 @@ class AutoRM:
                         "attn_implementation": attn_implementation,
                         **engine_options,
                     }.items()
-                    if name in _NUMBER_CHANGING and value is not None
+                    if name in NUMBER_CHANGING and value is not None
                 },
             )
 
@@ -278,7 +256,7 @@ class AutoRM:
                 logger.info("reference_free=True: %s is not loaded.", reference)
             elif reference is not None:
                 if method == "api":
-                    beside = _served_reference(str(reference), server, located.family.name, access)
+                    beside = served_reference(str(reference), server, located.family.name, access)
                 else:
                     beside = locate(reference, family=located.family.name, revision=None, adapter=None, **access)
                 other = (beside, set_up(beside, options, tokenizer, chat_template))
@@ -317,7 +295,7 @@ class AutoRM:
             backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype). Of a published
             judge, which loads without looking at its files, those that its form says; the others are None.
         """
-        from reward_hub.judge import loading as judges
+        from reward_hub.loading import judges
 
         judge = judges.form_name_of(str(model), family, None, None)
         if judge is not None:
@@ -345,7 +323,7 @@ class AutoRM:
             "head": {n: list(files.shapes[n]) for n in read.head.tensors()} if isinstance(read, HeadOutputs) else {},
             "read": str(read),
             "template": setup.tokenizer.chat_template,
-            "backends": _backends(located, read),
+            "backends": backends_of(located, read),
             "max_length": length_limit(located, setup, max_length),
             "dtype": str(dtype) if dtype is not None else None,
             "parameters": files.n_parameters(),
@@ -403,128 +381,6 @@ class AutoRM:
         )
 
 
-def _served(
-    model: str,
-    server: Mapping[str, Any],
-    ours: Mapping[str, tuple[Any, Any]],
-    *,
-    tokenizer: Any,
-    chat_template: str | None,
-    access: Mapping[str, Any],
-) -> BaseRM | Located:
-    """What stands behind a server: a finished model (ours, or a scorer), or the checkpoint that it holds.
-
-    Args:
-        ours: arguments that finished models cannot honour: name -> (value, default).
-    """
-    from reward_hub.judge import loading as judges
-    from reward_hub.loading import servers as connecting
-    from reward_hub.models import remote_rm
-    from reward_hub.models.scorer_rm import scorer
-    from reward_hub.tokenizer import load_tokenizer
-
-    api_base, checkpoint = server["api_base"], server["checkpoint"]
-    if api_base is None:
-        raise TypeError("load_method='api' needs api_base=, the server's address.")
-    limits = {name: server[name] for name in ("dialect", "api_key", "timeout_s", "max_retries", "max_concurrency")}
-    found = connecting.connect(api_base, model, aggregation=ours["aggregation"][0], **limits)
-    if isinstance(found, remote_rm.RemoteRM):
-        theirs = {
-            "checkpoint": (checkpoint, None),
-            "tokenizer": (tokenizer, None),
-            "chat_template": (chat_template, None),
-        }
-        rest = {name: pair for name, pair in ours.items() if name != "aggregation"}
-        try:
-            _refuse_arguments({**rest, **theirs}, "a reward-hub serve", "it is decided where the server is started")
-        except TypeError:
-            found.close()
-            raise
-        return found
-    family, revision = ours["family"][0], ours["revision"][0]
-    why = "no checkpoint is known (checkpoint= tells it)"
-    for name in connecting.checkpoint_names(found, model, checkpoint):
-        if family is None and (judge := judges.form_name_of(name, None, None, server["dialect"])) is not None:
-            found.client.close()
-            raise UnsupportedError(
-                f"{api_base} serves {name}, a judge ({judge}), under another name. Load it with checkpoint={name!r}."
-            )
-        try:
-            located = locate(name, family=family, revision=revision, **access)
-        except RewardHubError as error:
-            if checkpoint is not None:
-                raise
-            why = f"{name!r} is no checkpoint that is known here: {error.message}"
-            continue
-        if found.dialect.name in connecting.READS_TOKEN_IDS:
-            located.connection, located.served_as = found, model or name
-            return located
-        if located.family.kind != "outcome":
-            raise UnsupportedError(
-                f"{located.family.name} is a {located.family.kind} family, and a {found.dialect.name} server gives one "
-                "score a response. A vLLM server (reward-hub serve-args) or reward-hub serve can serve it."
-            )
-        if tokenizer is None:
-            tokenizer = load_tokenizer(located.files.tokenizer_folder(), chat_template=chat_template)
-        why = f"{found.dialect.name} servers take no token ids"
-        family = None
-        break
-    named = {**ours, "family": (family, None)}
-    _refuse_arguments(named, "a server taken as a scorer of messages", why)
-    if isinstance(tokenizer, (str, Path)):
-        tokenizer = load_tokenizer(tokenizer_folder(str(tokenizer)), chat_template=chat_template)
-    elif chat_template is not None and tokenizer is None:
-        raise TypeError("chat_template= has no meaning without a tokenizer; give tokenizer= or checkpoint= too.")
-    return scorer(found, name=model, tokenizer=tokenizer, why=why)
-
-
-def _served_reference(reference: str, server: Mapping[str, Any], family: str, access: Mapping[str, Any]) -> Located:
-    """The reference model of an implicit reward: another name at the same address, or another address."""
-    ours = {"family": (family, None), "revision": (None, None), "aggregation": (None, None)}
-    elsewhere = reference.startswith(("http://", "https://"))
-    place = {**server, "checkpoint": None, "api_base": reference if elsewhere else server["api_base"]}
-    model = "" if elsewhere else reference
-    try:
-        found = _served(model, place, ours, tokenizer=None, chat_template=None, access=access)
-    except TypeError as error:
-        raise UnknownModelError(f"The checkpoint of reference={reference!r} is not known here. {error}") from error
-    if isinstance(found, BaseRM):
-        found.close()
-        raise UnsupportedError(f"reference={reference!r} does not give the log-probabilities of tokens.")
-    return found
-
-
-def _choose_backend(method: str, located: Located, setup: Setup) -> tuple[str, str]:
-    """The backend's name, and why."""
-    family = located.family
-    if method == "auto" and (importlib.util.find_spec("vllm") is None or not _gpu_there()):
-        return "transformers", "load_method='auto' and no vLLM with a GPU here"
-    if method in ("auto", "vllm"):
-        # Whether vLLM can run a model is a matter of its architecture and of what is read, not of the family.
-        reason = vllm_plan.why_not(checked_read(located, setup), located.files.config, located.backbone)
-        if method == "auto":
-            if reason is not None:
-                return "transformers", reason
-            return "vllm", "vLLM is installed, a GPU is there and it serves this model"
-        if reason is not None:
-            raise UnsupportedError(f"{reason}. Load it with load_method={family.backends[0]!r}.")
-    elif method in registry.BUILTIN_BACKENDS and method not in family.backends:
-        raise UnsupportedError(f"{method} cannot run {family.name}; {', '.join(family.backends)} can.")
-    return method, "load_method said so"
-
-
-def _backends(located: Located, read: Read) -> list[str]:
-    """Names of the backends that can run this checkpoint."""
-    served = vllm_plan.can_serve(read, located.files.config, located.backbone)
-    return [name for name in located.family.backends if served or name == "transformers"]
-
-
-def _gpu_there() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_available())
-
-
 def _not_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The optional arguments of `AutoRM.load` that the caller changed; which model and engine is said apart."""
     given = {}
@@ -533,25 +389,3 @@ def _not_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if optional and arguments[name] is not parameter.default and arguments[name] != parameter.default:
             given[name] = arguments[name]
     return given
-
-
-def _refuse_server_arguments(method: str, arguments: Mapping[str, Any]) -> None:
-    for name, value in arguments.items():
-        if value != _SERVER_ARGUMENTS[name]:
-            raise TypeError(f"{name}={'...' if name == 'api_key' else repr(value)} has no meaning for {method}.")
-
-
-def _refuse_arguments(arguments: Mapping[str, tuple[Any, Any]], method: str, why: str) -> None:
-    """Raises TypeError for the first value that is not its default: name -> (value, default)."""
-    for name, (value, default) in arguments.items():
-        if value is not default and value != default:
-            raise TypeError(f"{name}={value!r} has no meaning for {method}: {why}.")
-
-
-def _check_engine_options(options: Mapping[str, Any], known: frozenset[str], backend: str) -> None:
-    for name in options:
-        if name not in known:
-            names = [*known, *inspect.signature(AutoRM.load).parameters]
-            near = registry.nearest(name, [n for n in names if n != "engine_options"])
-            hint = f" Did you mean {near[0]!r}?" if near else f" Its own options: {', '.join(sorted(known))}."
-            raise TypeError(f"{backend} has no option {name!r}.{hint}")
