@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
 from reward_hub.bench.scored_rows import is_finite
-from reward_hub.data.rows import Row, RowFormatError, conversation_of
+from reward_hub.data.columns import conversation_of
+from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message
 

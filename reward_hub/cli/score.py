@@ -8,7 +8,7 @@ import typer
 
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
 from reward_hub.cli.rows.run import RowCommand, results_of, run_command
-from reward_hub.data.rows import conversation_of
+from reward_hub.data.columns import conversation_of
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM

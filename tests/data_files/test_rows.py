@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from reward_hub.data.rows import RowFormatError, conversation_of, read_rows, responses_of, stepwise_of
+from reward_hub.data.columns import conversation_of, responses_of, stepwise_of
+from reward_hub.data.rows import RowFormatError, read_rows
 from reward_hub.errors import InvalidConversationError
 
 QUESTION = {"role": "user", "content": "2+2?"}
