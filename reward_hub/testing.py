@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles, head_weights, hidden_size
+from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles
+from reward_hub.checkpoints.tensors import head_weights, hidden_size
 from reward_hub.errors import missing_dependency
 from reward_hub.reads import HeadOutputs, Read, TokenLogits
 from reward_hub.types import Array, TokenInput

@@ -34,6 +34,7 @@ LOW = (
     "messages",
     "checkpoints.hub",
     "checkpoints.files",
+    "checkpoints.tensors",
 )
 
 
@@ -97,7 +98,11 @@ def test_a_backend_knows_no_family_and_no_other_backend(module: str) -> None:
     found = own_imports(module) - (OVER_HTTP if engine == "http" else set())
     assert {name for name in found if name.startswith("families") or name in others} == set()
     outside = {name for name in found if not name.startswith("backends.")}
-    assert outside - {"checkpoints.files", "errors", "family", "heads", "reads", "tokenizer", "types"} == set()
+    assert (
+        outside
+        - {"checkpoints.files", "checkpoints.tensors", "errors", "family", "heads", "reads", "tokenizer", "types"}
+        == set()
+    )
 
 
 @pytest.mark.parametrize("module", named("http.dialects."))

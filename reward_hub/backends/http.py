@@ -18,7 +18,8 @@ from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progres
 from reward_hub.backends.vllm import plan as vllm_plan
 from reward_hub.backends.vllm.folder import pieces_of, weight_shapes
 from reward_hub.backends.vllm.plan import WeightRules, plan
-from reward_hub.checkpoints.files import CheckpointFiles, head_weights, hidden_size, lm_head_rows
+from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.tensors import head_weights, hidden_size, lm_head_rows
 from reward_hub.errors import BackendError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.family import Backbone
 from reward_hub.http.dialects import lmdeploy, sglang, vllm

@@ -7,8 +7,6 @@ token sees it, and the fast kernels stay usable.
 
 from __future__ import annotations
 
-import logging
-import re
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,17 +14,13 @@ from typing import Any
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.checkpoints.files import CheckpointFiles, head_weights, lm_head_name, lm_head_rows
-from reward_hub.errors import (
-    BackendError,
-    CheckpointError,
-    RemoteCodeRefusedError,
-    UnsupportedError,
-    missing_dependency,
-)
+from reward_hub.backends.transformers_loading import OPTIONS, input_device, load_model
+from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
+from reward_hub.errors import BackendError, missing_dependency
 from reward_hub.family import Backbone
 from reward_hub.reads import HeadOutputs, Read, TokenLogits, TokenLogprobs
-from reward_hub.tokenizer import Tokenizer, quiet_transformers
+from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Array, TokenInput
 
 try:
@@ -35,33 +29,11 @@ try:
 except ImportError as error:
     raise missing_dependency("torch and transformers", "transformers", "The transformers backend") from error
 
-logger = logging.getLogger(__name__)
-
 # Tokens of one forward pass, padding included. On a CPU matrix products are fastest at 512-2048 rows.
 CPU_BATCH_TOKENS = 2048
 GPU_BATCH_TOKENS = 32768
 # Rows of the LM head's output at a time when log-probabilities over the whole vocabulary are read.
 LOGPROB_ROWS = 256
-# Buffers that old checkpoints carry and no model reads, and LM heads beside another head.
-UNUSED = (
-    r"(^|\.)rotary_emb\.inv_freq$",
-    r"\.attention\.(masked_)?bias$",
-    r"\.attn\.(masked_)?bias$",
-    r"(^|\.)lm_head\.",
-    r"(^|\.)embeddings\.position_ids$",
-)
-OPTIONS = frozenset(
-    {
-        "max_memory",
-        "offload_folder",
-        "offload_buffers",
-        "tp_plan",
-        "tp_size",
-        "device_mesh",
-        "use_kernels",
-        "experts_implementation",
-    }
-)
 
 
 class TransformersBackend(Backend):
@@ -83,7 +55,7 @@ class TransformersBackend(Backend):
         self._causal = causal
         self._batch_size = batch_size
         self._lock = threading.Lock()
-        self._device = _input_device(model)
+        self._device = input_device(model)
         self._max_batch_tokens = max_batch_tokens or (
             CPU_BATCH_TOKENS if self._device.type == "cpu" else GPU_BATCH_TOKENS
         )
@@ -110,7 +82,7 @@ class TransformersBackend(Backend):
         tokenizer: Tokenizer,
         options: EngineOptions,
     ) -> TransformersBackend:
-        model = _load_model(files, read, backbone, options)
+        model = load_model(files, read, backbone, options)
         device = options.device
         if device is None and options.device_map is None and torch.cuda.is_available():
             device = "cuda"
@@ -263,206 +235,3 @@ def _batches(
         batch.append(i)
     if batch:
         yield batch
-
-
-def _load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions) -> Any:
-    config = _model_config(files, backbone, options)
-    # As stored: transformers 5 calls every T5 tied, and would tie one whose own head is missing.
-    if isinstance(read, TokenLogprobs) and not files.config.get("tie_word_embeddings", config.tie_word_embeddings):
-        lm_head_name(files, tied=False)
-    arguments: dict[str, Any] = {
-        "config": config,
-        "dtype": _dtype(options.torch_dtype, config, files),
-        "attn_implementation": _attention(config, options.attn_implementation),
-        "device_map": options.device_map,
-        "quantization_config": options.quantization_config,
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # so that they are reported, and refused by name in _check_report
-        **(options.extra or {}),
-    }
-    arguments = {name: value for name, value in arguments.items() if value is not None}
-    try:
-        with quiet_transformers():
-            if backbone is not None and (backbone.rename or backbone.split or _is_unusual(files)):
-                state = _stock_state(
-                    files, backbone, set(read.head.tensors()) if isinstance(read, HeadOutputs) else set()
-                )
-                model, report = _model_class(config, read).from_pretrained(None, state_dict=state, **arguments)
-            elif type(config) in transformers.MODEL_MAPPING:
-                model, report = _model_class(config, read).from_pretrained(str(files.fetch()), **arguments)
-            else:
-                lm = isinstance(read, TokenLogprobs)
-                auto: Any = transformers.AutoModelForCausalLM if lm else transformers.AutoModel
-                model, report = auto.from_pretrained(str(files.fetch()), trust_remote_code=True, **arguments)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{files.id} cannot be loaded as {config.model_type}: {error}") from error
-    _check_report(files, report, backbone, read)
-    if files.adapter is not None:
-        model = _merge_adapter(model, files.adapter, read)
-    return model.eval()
-
-
-def _model_class(config: Any, read: Read) -> Any:
-    """The stock class: the bare backbone, or the one with an LM head where the whole vocabulary is read."""
-    table = transformers.MODEL_MAPPING
-    if isinstance(read, TokenLogprobs):
-        table = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
-        if config.is_encoder_decoder:
-            table = transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-    found = table[type(config)]
-    return found[0] if isinstance(found, tuple) else found
-
-
-def _is_unusual(files: CheckpointFiles) -> bool:
-    """Whether from_pretrained would not find the weights by their file names."""
-    stems = ("model.safetensors", "model-", "pytorch_model")
-    return not all(name.startswith(stems) for name in files.weight_files)
-
-
-def _model_config(files: CheckpointFiles, backbone: Backbone | None, options: EngineOptions) -> Any:
-    stored = dict(backbone.config if backbone is not None else files.config)
-    model_type = stored.get("model_type")
-    if model_type is not None and model_type in transformers.CONFIG_MAPPING:
-        stored.pop("auto_map", None)
-        return transformers.CONFIG_MAPPING[model_type].from_dict(stored)
-    if not options.trust_remote_code:
-        raise RemoteCodeRefusedError(
-            f"{files.id} has model type {model_type!r}, which transformers {transformers.__version__} does not know; "
-            "it needs code from its repository. If you trust that code, pass trust_remote_code=True."
-        )
-    return transformers.AutoConfig.from_pretrained(str(files.fetch()), trust_remote_code=True)
-
-
-def _dtype(asked: Any, config: Any, files: CheckpointFiles) -> Any:
-    """A torch dtype from a name, a dtype or "auto" (what config.json names, else what the weights are stored in)."""
-    if isinstance(asked, torch.dtype):
-        return asked
-    if asked in (None, "auto"):
-        named = getattr(config, "dtype", None)
-        if named is not None:
-            return named if isinstance(named, torch.dtype) else getattr(torch, str(named).removeprefix("torch."))
-        stored = next((i.dtype for i in files.tensors.values() if i.dtype in ("F32", "F16", "BF16")), "F32")
-        return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored]
-    found = getattr(torch, str(asked).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise TypeError(f"torch_dtype={asked!r} is no floating-point type; say 'float32', 'bfloat16' or 'float16'.")
-    return found
-
-
-def _attention(config: Any, asked: str | None) -> str | None:
-    """Eager attention for models that cap attention logits: sdpa skips the cap without a word (transformers 5.19)."""
-    if not getattr(config.get_text_config(), "attn_logit_softcapping", None):
-        return asked
-    if asked == "sdpa":
-        raise UnsupportedError(
-            "attn_implementation='sdpa' skips this model's attention soft cap and gives wrong scores; use 'eager'."
-        )
-    return asked or "eager"
-
-
-def _stock_state(files: CheckpointFiles, backbone: Backbone, head: set[str]) -> dict[str, Any]:
-    """The backbone's tensors under stock names; the head's and the unused ones stay behind."""
-    files.fetch()
-    ignored = [re.compile(pattern) for pattern in (*backbone.ignore, *UNUSED)]
-    rules = [(re.compile(pattern), replacement) for pattern, replacement in backbone.rename]
-    state: dict[str, Any] = {}
-    for name in files.tensors:
-        if name in head or any(pattern.search(name) for pattern in ignored):
-            continue
-        stock = name
-        for pattern, replacement in rules:
-            stock, hits = pattern.subn(replacement, name)
-            if hits:
-                break
-        tensor = files.torch_tensor(name)
-        state |= {stock: tensor} if backbone.split is None else backbone.split(stock, tensor)
-    return state
-
-
-def _check_report(files: CheckpointFiles, report: dict[str, Any], backbone: Backbone | None, read: Read) -> None:
-    """Nothing of the backbone may be missing, and every tensor left over must be a head's or known to be unused."""
-    missing = sorted(report.get("missing_keys") or ())
-    if missing:
-        raise CheckpointError(
-            f"{files.id} lacks {len(missing)} tensor(s) of its backbone: {', '.join(missing[:5])}.", tensor=missing[0]
-        )
-    mismatched = list(report.get("mismatched_keys") or ())
-    if mismatched:
-        raise CheckpointError(
-            f"{files.id} has backbone tensors of the wrong shape: {mismatched[:5]}.", tensor=str(mismatched[0][0])
-        )
-    known = [re.compile(pattern) for pattern in (*UNUSED, *(backbone.ignore if backbone else ()))]
-    head = {**read.head.tensors(), **read.head.optional()} if isinstance(read, HeadOutputs) else {}
-    left = [
-        name
-        for name in sorted(report.get("unexpected_keys") or ())
-        if name not in head and not any(pattern.search(name) for pattern in known)
-    ]
-    stray = [name for name in left if _in_backbone(name)]
-    if stray:
-        raise CheckpointError(
-            f"{files.id} holds tensors that its model type does not have, so it is another model than its config says: "
-            f"{', '.join(stray[:5])}.",
-            tensor=stray[0],
-        )
-    if left:
-        logger.warning("%s holds tensors that are not used: %s.", files.id, ", ".join(left[:8]))
-
-
-def _in_backbone(name: str) -> bool:
-    return re.search(r"(^|\.)(layers|h|layer|block)\.\d+\.", name) is not None and not name.startswith(
-        ("gating.", "score.")
-    )
-
-
-def _merge_adapter(model: Any, adapter: CheckpointFiles, read: Read) -> Any:
-    """The model with a PEFT adapter's weights merged in."""
-    try:
-        import peft
-    except ImportError as error:
-        raise missing_dependency("peft", "transformers", "A PEFT adapter") from error
-    config = peft.PeftConfig.from_pretrained(str(adapter.fetch()))
-    state = {name: adapter.torch_tensor(name) for name in adapter.tensors if "lora_" in name}
-    # A head of the adapter's own is read from its file; with log-probabilities the model computes the head itself.
-    whole = isinstance(read, TokenLogprobs)
-    others = [
-        name
-        for name in adapter.tensors
-        if "lora_" not in name and (whole or _in_backbone(name) or "embed_tokens" in name)
-    ]
-    if not state or others:
-        raise UnsupportedError(
-            f"The adapter {adapter.id} ({config.peft_type}) changes {', '.join(others[:3]) or 'no LoRA weights'}; LoRA "
-            "adapters with trained heads are read. Merge it into the base model with peft's merge_and_unload."
-        )
-    # Adapters are trained on a model with a head, where the backbone sits under a prefix.
-    prefix = model.base_model_prefix + "."
-    has_prefix = any(name.startswith(prefix) for name in model.state_dict())
-    if has_prefix or not any(name.startswith(prefix) for name in state):
-        prefix = ""
-    state = {f"base_model.model.{name.removeprefix(prefix)}": tensor for name, tensor in state.items()}
-    config.task_type = None
-    config.modules_to_save = None
-    config.inference_mode = True
-    wrapped = peft.PeftModel(model, config)
-    result: Any = peft.set_peft_model_state_dict(wrapped, state)
-    missing = [
-        name for name in wrapped.state_dict() if "lora_" in name and _plain(name) not in {_plain(n) for n in state}
-    ]
-    if missing or getattr(result, "unexpected_keys", None):
-        raise CheckpointError(
-            f"The adapter {adapter.id} does not fit the model: missing {missing[:3]}, "
-            f"left over {list(result.unexpected_keys)[:3]}.",
-            tensor=(missing or list(result.unexpected_keys))[0],
-        )
-    return wrapped.merge_and_unload()
-
-
-def _plain(name: str) -> str:
-    return name.replace(".default", "")
-
-
-def _input_device(model: Any) -> torch.device:
-    """Where inputs go; parts that accelerate keeps on the disk are on "meta" and do not tell."""
-    places = (parameter.device for parameter in model.parameters())
-    return next((place for place in places if place.type != "meta"), torch.device("cpu"))

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from reward_hub import registry
 from reward_hub.checkpoints import builtin
-from reward_hub.checkpoints.files import CheckpointFiles, check_tensors, hidden_size, open_checkpoint
+from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint
+from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Checkpoint, Family, Setup
 from reward_hub.reads import HeadOutputs, Read

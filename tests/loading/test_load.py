@@ -180,7 +180,7 @@ class TestErrorsAreRaisedByTheirCause:
     def test_sdpa_on_a_model_with_a_soft_cap(self):
         import transformers
 
-        from reward_hub.backends.transformers import _attention
+        from reward_hub.backends.transformers_loading import _attention
 
         config = transformers.Gemma2Config(attn_logit_softcapping=50.0)
         assert _attention(config, None) == "eager"

@@ -23,7 +23,8 @@ from reward_hub.backends.vllm import folder as vllm_folder
 from reward_hub.backends.vllm.calls import JoinedCalls, shut_down
 from reward_hub.backends.vllm.options import capped_length, check_version, dtype_name, engine_options, option_names
 from reward_hub.backends.vllm.plan import LOGPROB_BATCH_TOKENS, VllmPlan, plan
-from reward_hub.checkpoints.files import CheckpointFiles, head_weights, lm_head_rows
+from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
 from reward_hub.errors import BackendError, UnsupportedError, missing_dependency
 from reward_hub.family import Backbone
 from reward_hub.reads import HeadOutputs, Read, TokenLogits

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from reward_hub.backends.vllm.plan import VllmPlan, WeightRules
-from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles, lm_head_name
+from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles
+from reward_hub.checkpoints.tensors import lm_head_name
 from reward_hub.errors import BackendError, CheckpointError
 from reward_hub.family import Backbone
 from reward_hub.reads import Read, TokenLogits
