@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
-import threading
-from functools import lru_cache
-from importlib.metadata import entry_points
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
 from reward_hub.errors import CheckpointError, RegistryError, UnknownModelError
 from reward_hub.family import Family
+from reward_hub.plugins import Entry, Registry, load_point, source_of, walk
+from reward_hub.plugins import nearest as nearest
 from reward_hub.types import Config, TensorShapes
 
 if TYPE_CHECKING:
@@ -22,9 +22,33 @@ BUILTIN_BACKENDS = {
 }
 BACKEND_ALIASES = {"hf": "transformers", "openai": "api"}
 
-_registered_families: dict[str, Family] = {}
-_registered_backends: dict[str, str] = {}
-_lock = threading.Lock()
+
+def _builtin_families() -> Iterator[Entry[Family]]:
+    import reward_hub.families as package
+
+    return (Entry(family.name, family, f"{module} (built in)") for module, family in walk(package, "FAMILY"))
+
+
+def _installed_family(point: EntryPoint) -> Entry[Family]:
+    family = load_point(point)
+    if not isinstance(family, Family):
+        raise RegistryError(f"{source_of(point)} is {type(family).__name__}; a Family is needed.")
+    return Entry(family.name, family, source_of(point))
+
+
+FAMILIES = Registry("family", _builtin_families, group="reward_hub.families", entry_of=_installed_family)
+# A backend is a name alone until it is used: importing it imports its engine.
+BACKENDS = Registry(
+    "backend",
+    lambda: (Entry(name, target, f"{target} (built in)") for name, target in BUILTIN_BACKENDS.items()),
+    group="reward_hub.backends",
+    entry_of=lambda point: Entry(point.name, point.value, source_of(point)),
+    reserved={
+        **{alias: f"another name of {name!r}" for alias, name in BACKEND_ALIASES.items()},
+        "api": "a server, whatever engine it has",
+        "auto": "the choice among backends",
+    },
+)
 
 
 def register_family(family: Family) -> None:
@@ -33,11 +57,7 @@ def register_family(family: Family) -> None:
     Raises:
         RegistryError: the name is taken.
     """
-    with _lock:
-        for other, source in ((_registered_families, "registered before"), (builtin_families(), "built in")):
-            if family.name in other and other[family.name] is not family:
-                raise RegistryError(f"The family name {family.name!r} is taken: it is {source}. Choose another name.")
-        _registered_families[family.name] = family
+    FAMILIES.register(family.name, family)
 
 
 def register_backend(name: str, target: str) -> None:
@@ -46,44 +66,13 @@ def register_backend(name: str, target: str) -> None:
     Raises:
         RegistryError: the name is taken by another target.
     """
-    with _lock:
-        taken = (
-            BUILTIN_BACKENDS.get(name) or _registered_backends.get(name) or (name if name in BACKEND_ALIASES else None)
-        )
-        if taken is not None and taken != target:
-            raise RegistryError(f"The backend name {name!r} is taken by {taken}. Choose another name.")
-        _registered_backends[name] = target
-
-
-@lru_cache(maxsize=1)
-def builtin_families() -> dict[str, Family]:
-    """Name -> family, for every module of `reward_hub.families`."""
-    import reward_hub.families as package
-
-    found: dict[str, Family] = {}
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        family = importlib.import_module(module.name).FAMILY
-        if family.name in found:
-            raise RegistryError(f"Two built-in families are named {family.name!r}; one is in {module.name}.")
-        found[family.name] = family
-    return found
-
-
-@lru_cache(maxsize=1)
-def _entry_point_families() -> dict[str, Family]:
-    found: dict[str, Family] = {}
-    for point in entry_points(group="reward_hub.families"):
-        family = point.load()
-        if family.name in found or family.name in builtin_families():
-            raise RegistryError(f"The entry point {point.value} gives a family {family.name!r}; that name is taken.")
-        found[family.name] = family
-    return found
+    BACKENDS.register(name, target)
 
 
 def families() -> tuple[Family, ...]:
     """Every known family, by name."""
-    known = {**_entry_point_families(), **builtin_families(), **_registered_families}
-    return tuple(known[name] for name in sorted(known))
+    known = FAMILIES.entries()
+    return tuple(known[name].thing for name in sorted(known))
 
 
 def family_named(name: str) -> Family:
@@ -92,15 +81,7 @@ def family_named(name: str) -> Family:
     Raises:
         UnknownModelError: there is none; `.near` holds similar names.
     """
-    for known in (_registered_families, builtin_families()):
-        if name in known:
-            return known[name]
-    known = _entry_point_families()
-    if name in known:
-        return known[name]
-    names = [family.name for family in families()]
-    near = nearest(name, names)
-    raise UnknownModelError(f"There is no family {name!r}. Known: {', '.join(names)}.", near=near)
+    return FAMILIES.get(name)
 
 
 def family_of_id(model_id: str) -> Family | None:
@@ -180,25 +161,11 @@ def backend_class(name: str) -> type[Backend]:
     Raises:
         UnknownModelError: there is none.
     """
-    target = BUILTIN_BACKENDS.get(name) or _registered_backends.get(name)
-    if target is None:
-        target = next((p.value for p in entry_points(group="reward_hub.backends") if p.name == name), None)
-    if target is None:
-        raise UnknownModelError(
-            f"There is no backend {name!r}. Known: {', '.join(backend_names())}.", near=nearest(name, backend_names())
-        )
-    module, _, attribute = target.partition(":")
+    module, _, attribute = BACKENDS.get(name).partition(":")
     loaded: type[Backend] = getattr(importlib.import_module(module), attribute)
     return loaded
 
 
 def backend_names() -> list[str]:
     """Every name that `load_method` takes, aliases apart."""
-    return [*BUILTIN_BACKENDS, *_registered_backends, *(p.name for p in entry_points(group="reward_hub.backends"))]
-
-
-def nearest(name: str, known: list[str]) -> list[str]:
-    """At most three known names that resemble `name`."""
-    import difflib
-
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    return BACKENDS.names()

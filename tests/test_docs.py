@@ -48,7 +48,7 @@ def test_the_ten_lines_of_the_page_load_that_checkpoint(unknown_head, monkeypatc
     from reward_hub import registry
 
     monkeypatch.chdir(unknown_head.parent)
-    monkeypatch.setattr(registry, "_registered_families", {})
+    monkeypatch.setattr(registry.FAMILIES, "registered", {})
     names: dict[str, object] = {}
     exec(code_block("add_a_family.md"), names)
     rm = names["rm"]

@@ -112,7 +112,7 @@ def test_a_family_of_ones_own_is_registered_once(monkeypatch):
     from reward_hub import registry
     from reward_hub.registry import family_named
 
-    monkeypatch.setattr(registry, "_registered_families", {})
+    monkeypatch.setattr(registry.FAMILIES, "registered", {})
     mine = replace(family_named("sequence-classifier"), name="my-classifier", matches=lambda *_: False)
     register_family(mine)
     register_family(mine)
