@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, TypeAlias, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, SupportsIndex, TypeAlias, TypedDict, Unpack, overload
 
 from reward_hub import messages as border
 from reward_hub.aggregation import AggregationMethod as AggregationMethod
@@ -22,6 +22,9 @@ from reward_hub.errors import BackendError, InvalidConversationError, RewardHubE
 from reward_hub.loops import run_sync
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails, joined_details
+
+if TYPE_CHECKING:
+    from reward_hub.load_call import LoadCall
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """One conversation in the OpenAI form."""
@@ -90,6 +93,9 @@ class BaseRM:
     step_delimiter: str = "\n\n"
     """Where a response is split when a process model is given no steps."""
 
+    load_call: LoadCall | None = None
+    """The call that made it, which is what its pickle holds; None for classes that pickle as Python objects do."""
+
     _own: ClassVar[frozenset[str]] = frozenset()
     """Which of the overridable methods a subclass brings."""
 
@@ -113,6 +119,24 @@ class BaseRM:
 
     def close(self) -> None:
         """Give memory, processes and connections back."""
+
+    def __repr__(self) -> str:
+        described = {"family": self.family, "kind": self.kind, **self._runs_on()}
+        return f"{type(self).__name__}({', '.join([repr(self._label()), *_named(described)])})"
+
+    def _runs_on(self) -> dict[str, Any]:
+        """What `repr` says of where it runs: backend, dtype, device."""
+        return {}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """The call that made it, where that is known: it is made again where it is unpickled."""
+        return super().__reduce_ex__(protocol) if self.load_call is None else self.load_call.reduced(self)
+
+    def __copy__(self) -> Self:
+        """Another object over the same engine; without this, a copy would be loaded anew, as from a pickle."""
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        return other
 
     def __enter__(self) -> BaseRM:
         return self
@@ -781,6 +805,11 @@ def _compared(results: list[Result], return_details: bool) -> Any:
     if isinstance(result, Exception):
         raise result
     return (result.score, result.to_dict()) if return_details else result.score
+
+
+def _named(values: Mapping[str, Any]) -> list[str]:
+    """`name=value` of each value that is there."""
+    return [f"{name}={value!r}" for name, value in values.items() if value is not None]
 
 
 def _article(kind: str) -> str:

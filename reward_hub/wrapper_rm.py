@@ -24,6 +24,9 @@ class WrapperRM(BaseRM):
         self.step_delimiter = rm.step_delimiter
         self.deterministic = rm.deterministic
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.rm!r})"
+
     def close(self) -> None:
         self.rm.close()
 

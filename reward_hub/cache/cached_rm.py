@@ -150,7 +150,9 @@ class CachedRM(WrapperRM):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which uses the same folder."""
-        return {name: value for name, value in vars(self).items() if name not in ("_lock", "_keyed")}
+        state = {name: value for name, value in vars(self).items() if name not in ("_lock", "_keyed")}
+        # A model that is loaded anew there may be of other files; it is asked who it is when it is first needed.
+        return state if self.rm.load_call is None else {**state, "_fingerprint": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state, _lock=threading.Lock(), _keyed=("", None))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from reward_hub.base import BaseRM, CallOptions, Result
 from reward_hub.errors import UnknownModelError, UnsupportedError
+from reward_hub.load_call import LoadCall
 from reward_hub.types import Conversation
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What an adapter runs on.
 _TRAINS_ON = ("auto", "transformers", "hf")
+_FOLDERS = ("strong", "weak", "base_model", "preference_data", "chat_template", "cache_dir")
 
 
 class DrSow(BaseRM):
@@ -68,6 +70,8 @@ class DrSow(BaseRM):
         system_prompt: str | None = None,
         **engine_options: Any,
     ) -> None:
+        given = {**locals(), **engine_options}
+        del given["self"], given["engine_options"]
         if base_model is None and preference_data is None:
             if strong is None or weak is None:
                 raise TypeError("DrSow compares two models: give strong= and weak=, or base_model= to train one.")
@@ -124,6 +128,8 @@ class DrSow(BaseRM):
         self._times_trained = 0
         self._loaded: BaseRM | None = None
         self._lock = threading.Lock()
+        if type(self) is DrSow:
+            self.load_call = LoadCall.of(DrSow, given, self, keys=("token", "api_key"), folders=_FOLDERS)
 
     # -- training --------------------------------------------------------------------------------------------------
 
@@ -292,6 +298,16 @@ class DrSow(BaseRM):
 
     def _n_trainings(self) -> int:
         return self._times_trained
+
+    def _runs_on(self) -> dict[str, Any]:
+        return {"backend": self._load_method} if self._loaded is None else self._loaded._runs_on()
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """The call that made it, with what `train` or `load` left."""
+        if self.load_call is None:
+            return super().__reduce_ex__(protocol)
+        trained = {name: vars(self)[name] for name in ("_trained", "_revision", "_times_trained")}
+        return self.load_call.reduced(self, **trained)
 
     def close(self) -> None:
         """Give both models back; the next conversation would load them again."""

@@ -117,6 +117,10 @@ class EnsembleRM(BaseRM):
         self._how(CallOptions())
         self._warn_of_unlike_members()
 
+    def __repr__(self) -> str:
+        members = ", ".join(f"({rm!r}, {weight:g})" for rm, weight in self.members)
+        return f"EnsembleRM([{members}], reduce={self.reduction.name!r}, normalize={self.normalize!r})"
+
     @property
     def members(self) -> tuple[tuple[BaseRM, float], ...]:
         return tuple((member.rm, member.weight) for member in self._members)

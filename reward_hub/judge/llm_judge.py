@@ -16,7 +16,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, SupportsIndex, TypeVar
 
 from reward_hub.aggregation import aggregation_name
 from reward_hub.base import BaseRM, CallOptions, Messages, Result
@@ -37,6 +37,7 @@ from reward_hub.judge.rubrics import forms as rubric_forms
 from reward_hub.judge.rubrics.fencing import text_of
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
+from reward_hub.load_call import LoadCall
 from reward_hub.loops import in_order, run_sync
 from reward_hub.ranking import rank_by_comparing
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
@@ -134,6 +135,8 @@ class LLMJudge(BaseRM):
         timeout_s: float | None = None,
         max_retries: int | None = None,
     ) -> None:
+        given = dict(locals())
+        del given["self"]
         self.name = model
         self.form = form_of(model, rubric, mode, form, use_logprobs)
         self.family = self.form.name
@@ -197,9 +200,19 @@ class LLMJudge(BaseRM):
         self._judging = Judging(model, self.form, self._plan, asker, max_concurrency=max_concurrency)
         self._details = JudgeDetails(self.form, model, "vllm" if isinstance(self._client, VllmChat) else "api")
         self._positions = PositionTally()
+        if type(self) is LLMJudge:
+            self.load_call = LoadCall.of(
+                LLMJudge, given, self, keys=("api_key",), folders=("model",), by_name=("engine",)
+            )
 
-    def __repr__(self) -> str:
-        return f"LLMJudge({self.name!r}, form={self.form.name!r}, at={self.place!r})"
+    def _runs_on(self) -> dict[str, Any]:
+        return {"backend": "vllm" if isinstance(self._client, VllmChat) else "api", "at": self.place}
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        """The call that made it, with what `with_reference` left. Budgets and counts are each process's own."""
+        if self.load_call is None:
+            return super().__reduce_ex__(protocol)
+        return self.load_call.reduced(self, _reference=self._reference)
 
     @property
     def mode(self) -> Mode:

@@ -157,6 +157,9 @@ class ImplicitRM(BaseRM):
         if self.reference is not None:
             self.reference.backend.close()
 
+    def _runs_on(self) -> dict[str, Any]:
+        return {"reference": None if self.reference is None else self.reference.name, **self.policy.runs_on}
+
     def _default_aggregation(self) -> str:
         return self.policy.aggregation or self.policy.family.aggregate
 

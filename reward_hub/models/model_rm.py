@@ -53,6 +53,12 @@ class LoadedModel:
     """Settings of the engine that change numbers by more than rounding: quantization and the like."""
 
     @property
+    def runs_on(self) -> dict[str, Any]:
+        """Its engine, for `repr`."""
+        info = self.backend.info
+        return {"backend": info.name, "dtype": info.dtype, "device": info.device}
+
+    @property
     def higher_is_better(self) -> bool:
         """False where this checkpoint's score is a cost."""
         is_cost = self.family.is_cost
@@ -169,6 +175,9 @@ class ModelRM(BaseRM):
 
     def close(self) -> None:
         self.model.backend.close()
+
+    def _runs_on(self) -> dict[str, Any]:
+        return self.model.runs_on
 
     def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         if self.model.family.prefixes is not None and any(len(c.steps or ()) > 1 for c in conversations):

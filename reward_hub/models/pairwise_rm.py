@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,9 @@ class PairwiseRM(BaseRM):
 
     def close(self) -> None:
         self.model.backend.close()
+
+    def _runs_on(self) -> dict[str, Any]:
+        return self.model.runs_on
 
     def _require_score(self, options: CallOptions, delimiter: str | None, full: bool) -> None:
         documented = self.model.family.single_against is not None

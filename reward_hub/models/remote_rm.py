@@ -147,6 +147,9 @@ class RemoteRM(BaseRM):
     def close(self) -> None:
         self._client.close()
 
+    def _runs_on(self) -> dict[str, Any]:
+        return {"backend": "api", "device": f"as served at {self._client.address}"}
+
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         parts = list(self._parts([_item_of(c) for c in conversations], options))
         scored = await in_order([self._score_part(conversations, part, options) for part in parts])

@@ -92,6 +92,9 @@ class ScorerRM(BaseRM):
     def close(self) -> None:
         self._asker.connection.client.close()
 
+    def _runs_on(self) -> dict[str, Any]:
+        return {"backend": "api", "device": f"as served at {self._asker.connection.client.address}"}
+
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         gate = asyncio.Semaphore(self._asker.connection.client.max_concurrency)
         outcomes = await in_order([self._outcome(c, gate, options) for c in conversations])
