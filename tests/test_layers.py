@@ -28,6 +28,7 @@ LOW = (
     "numerics",
     "heads",
     "reads",
+    "tokenizers.hf",
     "tokenizer",
     "encoding",
     "family",
