@@ -25,6 +25,7 @@ _HOME = {
     "LLMJudge": "reward_hub.judge",
     "register_family": "reward_hub.registry",
     "register_backend": "reward_hub.registry",
+    "register_benchmark": "reward_hub.bench.benchmark",
     "RewardHubError": "reward_hub.errors",
     "InvalidConversationError": "reward_hub.errors",
     "InputTooLongError": "reward_hub.errors",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from reward_hub.base import AggregationMethod as AggregationMethod
     from reward_hub.base import BaseRM as BaseRM
     from reward_hub.base import PRMResult as PRMResult
+    from reward_hub.bench.benchmark import register_benchmark as register_benchmark
     from reward_hub.cache.cached_rm import CachedRM as CachedRM
     from reward_hub.calibration.calibrated_rm import CalibratedRM as CalibratedRM
     from reward_hub.calibration.calibrated_rm import calibrate as calibrate

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import importlib.metadata
 import inspect
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any
 
+from reward_hub.bench.benchmark import BENCHMARKS, JudgeMode
 from reward_hub.bench.items import Form, Item
 from reward_hub.version import __version__
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
-    from reward_hub.bench.rule_result import BenchResult
 
-JudgeMode: TypeAlias = Literal["rating", "comparison"]
-"""How a judge answers: it rates responses one by one, or says which of two is the better one."""
 JUDGE_MODES: dict[str, JudgeMode] = {"outcome": "rating", "pairwise": "comparison"}
 """By the judge's kind."""
 
-_RULES = {
-    "rewardbench": "rewardbench",
-    "rewardbench2": "rewardbench2",
-    "rm-bench": "rm_bench",
-    "judgebench": "judgebench",
-    "processbench": "processbench",
-    "prmbench": "prmbench",
-    "llmbar": "llmbar",
-    "preference": "preference",
-    "best-of-n": "best_of_n",
-}
 _PACKAGES = ("torch", "transformers", "vllm", "tokenizers", "openai", "numpy")
 
 
@@ -55,13 +41,14 @@ def default_options(
         judge: how the judge answers, where one does: some suites count judges by a rule of their own.
         whole: the items are all of the suite's.
     """
+    if rule is None:
+        return {}
+    benchmark = BENCHMARKS.get(rule)
     options: dict[str, Any] = {}
-    published = {"rewardbench": True, "rewardbench2": "rating", "llmbar": judge}
-    if judge is not None and suite in published:
-        options["judge"] = published[suite]
-    # A part of the data, or data of one's own, may hold wrong solutions alone.
-    if rule == "processbench" and (suite is None or not whole):
-        options["allow_one_sided"] = True
+    if suite is not None and judge is not None:
+        options |= benchmark.options_for_judge(judge)
+    if suite is None or not whole:
+        options |= benchmark.options_for_part
     return options
 
 
@@ -82,11 +69,11 @@ def computed(
     """
     if rule is None:
         return {"rule": None, "metrics": _logged(rows), "notes": []}, list(rows)
-    score = importlib.import_module(f"reward_hub.bench.rules.{_RULES[rule]}").score
+    score = BENCHMARKS.get(rule).score
     unknown = sorted(set(options or {}) - set(inspect.signature(score).parameters))
     if unknown:
         raise TypeError(f"the rule {rule} has no option {', '.join(unknown)}.")
-    result: BenchResult = score(rows, **(options or {}))
+    result = score(rows, **(options or {}))
     judged = {item.id: item for item in result.items}
     marked = [_marked(row, judged.get(row["id"])) for row in rows]
     metrics = result.metrics | _beside(rows) if form == "preference" else result.metrics

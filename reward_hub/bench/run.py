@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reward_hub.bench.benchmark import suite_named
 from reward_hub.bench.data import Data, read_path
 from reward_hub.bench.item_rows import item_row
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import JUDGE_MODES, computed, default_options, rule_of
 from reward_hub.bench.scoring import require_scorable, score_items
-from reward_hub.bench.suite import named
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -89,7 +89,7 @@ def load_items(
 ) -> tuple[list[Item], Form, Data]:
     """The items of a suite, or of data of one's own; see `evaluate`."""
     if suite is not None:
-        published = named(suite)
+        published = suite_named(suite)
         if form not in (None, published.form):
             raise TypeError(f"form={form!r}: the data of {suite} are of the form {published.form!r}.")
         items, read = published.load(data, split=split)

@@ -17,7 +17,7 @@ import pytest
 from hub_server import HubServer, _RefusalError
 from hub_server import _Answer as Answers
 
-from reward_hub.bench import suite
+from reward_hub.bench.benchmark import suite_named
 from reward_hub.bench.data import DataUnavailableError, read_path
 from reward_hub.bench.items import READERS, form_of, read_items
 from reward_hub.data.rows import RowFormatError
@@ -229,4 +229,4 @@ def test_without_a_network_the_error_is_the_same(hub: HubServer, tmp_path: Path)
 
 def test_a_suite_that_the_hub_does_not_hold_says_where_its_data_are() -> None:
     with pytest.raises(DataUnavailableError, match=r"github.com/princeton-nlp/LLMBar.*--suite llmbar --data PATH"):
-        suite.named("llmbar").load()
+        suite_named("llmbar").load()

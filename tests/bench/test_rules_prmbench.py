@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_hub.bench.rules import prmbench
-from reward_hub.bench.rules.prmbench import SECTIONS, SUITE, step_counts, valid_labels
+from reward_hub.bench.rules.prmbench import BENCHMARK, SECTIONS, step_counts, valid_labels
 from reward_hub.data.rows import Row, RowFormatError
 
 TOLERANCE = 1e-9  # that of the worked examples
@@ -93,7 +93,7 @@ def test_the_suite_scores_the_items_that_the_published_code_scores() -> None:
     for i, record in enumerate(example["rows"]):
         processes = {name: ["s"] * record[f"n_{name}_steps"] for name in ("original", "modified")}
         rows.append(Row(i + 1, record | {f"{name}_process": steps for name, steps in processes.items()}))
-    assert SUITE.expand is not None
+    assert BENCHMARK.expand is not None
     found = [
         {
             "idx": row.record["id"],
@@ -101,7 +101,7 @@ def test_the_suite_scores_the_items_that_the_published_code_scores() -> None:
             "classification": row.record["classification"],
             "n_steps": len(row.record["steps"]),
         }
-        for row in SUITE.expand(rows)
+        for row in BENCHMARK.expand(rows)
         if row.record
     ]
     assert sorted(found, key=str) == sorted(example["evaluated_items"], key=str)

@@ -12,8 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reward_hub.bench.rules import rewardbench2
-from reward_hub.bench.rules.rewardbench2 import best_of, parse_rating, parse_verdict, rating_result
-from reward_hub.bench.rules.rewardbench2_ties import ties_row, ties_score
+from reward_hub.bench.rules.rewardbench2 import (
+    best_of,
+    parse_rating,
+    parse_verdict,
+    rating_result,
+    ties_row,
+    ties_score,
+)
 from reward_hub.data.rows import RowFormatError
 
 TOLERANCE = 1e-9  # that of the worked examples

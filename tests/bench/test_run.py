@@ -23,7 +23,7 @@ from reward_hub.base import BaseRM
 from reward_hub.bench import evaluate
 from reward_hub.bench.data import Data
 from reward_hub.bench.items import preference_item, read_items
-from reward_hub.cli.bench.files import Benchmark, BenchRun, Shard
+from reward_hub.cli.bench.files import BenchRun, BenchTask, Shard
 from reward_hub.cli.bench.run import merged, missing_shards, score_shard
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import Row, RowFormatError
@@ -48,17 +48,17 @@ class BatchRM(BaseRM):
         ]
 
 
-def benchmark(n: int, *, bad: Sequence[int] = ()) -> Benchmark:
+def benchmark(n: int, *, bad: Sequence[int] = ()) -> BenchTask:
     rows = [
         Row(i, {"id": f"i{i}", "subset": "ab"[i % 2], "prompt": "p", "chosen": "x" * (i + 1), "rejected": "y" * 4})
         if i not in bad
         else Row(i, None, "torn")
         for i in range(n)
     ]
-    return Benchmark(read_items(rows, preference_item), "preference", Data("rows", rows, "0" * 64))
+    return BenchTask(read_items(rows, preference_item), "preference", Data("rows", rows, "0" * 64))
 
 
-def run_all(bench: Benchmark, run: BenchRun, rm: BatchRM) -> dict[str, Any] | None:
+def run_all(bench: BenchTask, run: BenchRun, rm: BatchRM) -> dict[str, Any] | None:
     score_shard(bench, run, lambda: rm)
     return None if missing_shards(bench, run) else merged(bench, run)
 

@@ -29,6 +29,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from reward_hub.bench.benchmark import Benchmark
+from reward_hub.bench.items import candidates_item
 from reward_hub.bench.rule_result import BenchResult, ItemResult, groups_by_subset, item_result, pooled
 from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import SEED, Floats, interval, resampled_means
@@ -218,3 +220,6 @@ def _vote(item: _Candidates, n: int, how: str) -> float:
     highest = max(item.scores)
     weights = [math.exp(s - highest) for s in item.scores] if how == "softmax_majority" else item.scores
     return expected_vote(answers, item.grades, n=n, weights=weights)
+
+
+BENCHMARK = Benchmark(name="best-of-n", form="best-of-n", read=candidates_item, score=score)

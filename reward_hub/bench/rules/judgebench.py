@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypeAlias
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, preference_item, responses_item
 from reward_hub.bench.rule_result import (
@@ -30,7 +31,6 @@ from reward_hub.bench.rule_result import (
     subset_metrics,
 )
 from reward_hub.bench.scored_rows import ItemRow, ScoredRow, pair_of, read
-from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 
@@ -174,10 +174,11 @@ def _read(record: dict[str, Any]) -> Item:
     return responses_item(named, {"chosen": record.get(better), "rejected": record.get(worse)}, {"label": label})
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="judgebench",
     form="preference",
     read=_read,
+    score=score,
     hub=(HubData("ScalerLab/JudgeBench", split="gpt"),),
     files=("*gpt*.jsonl", "*gpt*.parquet"),
     download="https://huggingface.co/datasets/ScalerLab/JudgeBench (the file of the GPT-4o pairs)",

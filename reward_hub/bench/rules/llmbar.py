@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any, Literal, TypeAlias
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.items import Item, responses_item
 from reward_hub.bench.rule_result import (
     BenchResult,
@@ -29,7 +30,6 @@ from reward_hub.bench.rule_result import (
     subset_metrics,
 )
 from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
-from reward_hub.bench.suite import Suite
 from reward_hub.errors import InvalidConversationError
 
 NATURAL = "natural"
@@ -155,11 +155,12 @@ def _read(record: dict[str, Any]) -> Item:
     return responses_item({"id": name, "subset": subset, "prompt": record.get("input")}, pair)
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="llmbar",
     form="preference",
     read=_read,
-    hub=(),
+    score=score,
     files=("dataset.json",),
     download="the folder Dataset/LLMBar of https://github.com/princeton-nlp/LLMBar",
+    options_for_judge=lambda judge: {"judge": judge},
 )

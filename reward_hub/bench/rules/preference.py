@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from reward_hub.bench.benchmark import Benchmark
+from reward_hub.bench.items import preference_item
 from reward_hub.bench.rule_result import BenchResult, ItemResult, groups_by_subset, item_result, pooled, subset_metrics
 from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 
@@ -41,3 +43,6 @@ def _half_of_ties(pair: PairScores) -> float:
     if pair.compared:
         return 0.5 * (pair.probability == 0.5)
     return 0.5 * sum(c == r for c, r in pair.duels) / len(pair.duels)
+
+
+BENCHMARK = Benchmark(name="preference", form="preference", read=preference_item, score=score)

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, process_item
 from reward_hub.bench.rule_result import BenchResult, item_result
 from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import N_RESAMPLES, Floats, interval, resampled_means
-from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
 
@@ -332,10 +332,11 @@ def _read(record: dict[str, Any]) -> Item:
     return process_item({**record, "subset": record["classification"]})
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="prmbench",
     form="process",
     read=_read,
+    score=score,
     hub=(HubData("hitsmy/PRMBench_Preview", split="train"),),
     files=("*.jsonl",),
     download="https://huggingface.co/datasets/hitsmy/PRMBench_Preview (the .jsonl file)",

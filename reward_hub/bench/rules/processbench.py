@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, process_item
 from reward_hub.bench.rule_result import BenchResult, Group, combined, group, item_result
 from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import Floats, interval
-from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 
@@ -239,11 +239,14 @@ def _read(record: dict[str, Any]) -> Item:
     return process_item({**record, "subset": subset})
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="processbench",
     form="process",
     read=_read,
+    score=score,
     hub=tuple(HubData("Qwen/ProcessBench", split=split) for split in SPLITS),
     files=("*.json", "*.jsonl", "*.parquet"),
     download="https://huggingface.co/datasets/Qwen/ProcessBench (gsm8k.json, math.json, ...)",
+    # They may be wrong solutions alone.
+    options_for_part={"allow_one_sided": True},
 )

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import preference_item
 from reward_hub.bench.rule_result import (
@@ -30,7 +31,6 @@ from reward_hub.bench.rule_result import (
 )
 from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 from reward_hub.bench.statistics import N_RESAMPLES
-from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
 
 EXAMPLE_COUNTS: dict[str, int] = {
@@ -197,11 +197,13 @@ def _notes(groups: Mapping[str | None, Group]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="rewardbench",
     form="preference",
     read=preference_item,
+    score=score,
     hub=(HubData("allenai/reward-bench", split="filtered"),),
     files=("filtered*.parquet",),
     download="https://huggingface.co/datasets/allenai/reward-bench (data/filtered-*.parquet)",
+    options_for_judge=lambda judge: {"judge": True},
 )

@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from reward_hub.bench.benchmark import Benchmark
 from reward_hub.bench.data import HubData
 from reward_hub.bench.items import Item, preference_item
 from reward_hub.bench.rule_result import BenchResult, Group, combined, item_result
 from reward_hub.bench.scored_rows import ItemRow, ScoredRow, read
 from reward_hub.bench.statistics import Floats, resampled_means
-from reward_hub.bench.suite import Suite
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 
@@ -149,10 +149,11 @@ def _read(record: dict[str, Any]) -> Item:
     return preference_item({**record, "subset": subset})
 
 
-SUITE = Suite(
+BENCHMARK = Benchmark(
     name="rm-bench",
     form="preference",
     read=_read,
+    score=score,
     hub=(HubData("THU-KEG/RM-Bench", split="train"),),
     files=("total_dataset.json", "*_filtered.json"),
     download="https://huggingface.co/datasets/THU-KEG/RM-Bench (total_dataset.json)",

@@ -15,8 +15,8 @@ import typer
 
 from reward_hub.bench.scored import Scored
 from reward_hub.cli import Commands
-from reward_hub.cli.bench.data import DataOptions, load_benchmark
-from reward_hub.cli.bench.files import Benchmark, BenchRun, Shard
+from reward_hub.cli.bench.data import DataOptions, load_task
+from reward_hub.cli.bench.files import BenchRun, BenchTask, Shard
 from reward_hub.cli.bench.models import BenchLoadOptions, ModelOptions, Source
 from reward_hub.cli.bench.publish import PublishOptions
 from reward_hub.cli.bench.run import merged, missing_shards, score_shard, write_results
@@ -129,11 +129,11 @@ def run(
     if hub.wanted and out.out is None:
         # What the hub may yet refuse is kept, in the folder that `rewardbench` writes to.
         out = dataclasses.replace(out, out=Path("results") / source.name.strip("./").replace("/", "--"))
-    benchmark = load_benchmark(data, judge=source.judge)
+    task = load_task(data, judge=source.judge)
     with tempfile.TemporaryDirectory() as nowhere:
         settings = source.settings() | data.settings()
         bench_run = _run_of(out, Path(nowhere), settings=settings, files=source.files())
-        results = _results(benchmark, bench_run, source)
+        results = _results(task, bench_run, source)
     if results is None:
         return
     if out.json:
@@ -191,7 +191,7 @@ def _shard(out: OutOptions) -> Shard:
         raise UsageError("RANK and WORLD_SIZE in the environment are no whole numbers.") from error
 
 
-def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[str, Any] | None:
+def _results(task: BenchTask, bench_run: BenchRun, source: Source) -> dict[str, Any] | None:
     """What results.json holds; None where other shards are still to come."""
     try:
         bench_run.out.mkdir(parents=True, exist_ok=True)
@@ -200,20 +200,20 @@ def _results(benchmark: Benchmark, bench_run: BenchRun, source: Source) -> dict[
     if source.options.scores is not None:
         if (bench_run.out / "parts").exists() and not bench_run.overwrite:
             raise UsageError(f"{bench_run.out} holds the run of a model. Say another --out, or --overwrite.")
-        scored = source.recorded(benchmark)
-        _report_failures(benchmark, scored)
-        return write_results(benchmark, bench_run, scored, source.facts(), {})
-    score_shard(benchmark, bench_run, source.load)
-    missing = missing_shards(benchmark, bench_run)
+        scored = source.recorded(task)
+        _report_failures(task, scored)
+        return write_results(task, bench_run, scored, source.facts(), {})
+    score_shard(task, bench_run, source.load)
+    missing = missing_shards(task, bench_run)
     if missing:
         names = ", ".join(str(shard.index) for shard in missing)
         print(f"Shard {bench_run.shard} is complete; still to come: {names}.", file=sys.stderr)
         return None
-    return merged(benchmark, bench_run)
+    return merged(task, bench_run)
 
 
-def _report_failures(benchmark: Benchmark, scored: Sequence[Scored]) -> None:
-    results = zip(benchmark.items, scored, strict=True)
+def _report_failures(task: BenchTask, scored: Sequence[Scored]) -> None:
+    results = zip(task.items, scored, strict=True)
     failed = [(item.id, result["error"]) for item, result in results if "error" in result]
     for name, error in failed[:N_REPORTED]:
         print(f"item {name}: {error['type']}: {error['message']}", file=sys.stderr)

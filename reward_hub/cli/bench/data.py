@@ -1,4 +1,4 @@
-"""The options of `bench` that say what is scored, and the benchmark they mean."""
+"""The options of `bench` that say what is scored, and the task that they mean."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from reward_hub.bench.benchmark import BENCHMARKS, Benchmark, JudgeMode, suite_named, suite_of_hub
 from reward_hub.bench.data import Data, HubData, read_hub, read_path
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
-from reward_hub.bench.results import JudgeMode, default_options
-from reward_hub.bench.suite import NAMES, Suite, named, suite_of_hub
-from reward_hub.cli.bench.files import Benchmark
+from reward_hub.bench.results import default_options
+from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.option_groups import named_values
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
 
 _DATA = "Data"
 _DEFAULT_SUITE = "rewardbench"
+# Those of other packages are looked up when one is asked for.
+_SUITES = ", ".join(name for name, entry in BENCHMARKS.builtin().items() if entry.thing.files)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +29,8 @@ class DataOptions:
     """What is scored."""
 
     suite: Annotated[
-        str | None, typer.Option(help=f"A published benchmark: {', '.join(NAMES)}.", rich_help_panel=_DATA)
+        str | None,
+        typer.Option(help=f"A published benchmark: {_SUITES}; or another package's.", rich_help_panel=_DATA),
     ] = None
     data: Annotated[
         str | None,
@@ -85,7 +88,7 @@ class DataOptions:
         return None if self.step_delimiter is None else self.step_delimiter.replace(r"\n", "\n")
 
 
-def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> Benchmark:
+def load_task(options: DataOptions, *, judge: JudgeMode | None = None) -> BenchTask:
     """The items that the options mean.
 
     Args:
@@ -110,7 +113,7 @@ def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> B
         raise UsageError(f"{data.name} holds no rows.")
     if options.answer_pattern is not None:
         items = [_with_answers(item, options.answer_pattern) for item in items]
-    benchmark = Benchmark(
+    task = BenchTask(
         items,
         form,
         data,
@@ -118,14 +121,14 @@ def load_benchmark(options: DataOptions, *, judge: JudgeMode | None = None) -> B
         step_delimiter=options.delimiter,
         partial=partial,
     )
-    rule_options = _rule_options(options, suite, form, benchmark.rule, judge)
-    return dataclasses.replace(benchmark, rule_options=rule_options)
+    rule_options = _rule_options(options, suite, form, task.rule, judge)
+    return dataclasses.replace(task, rule_options=rule_options)
 
 
-def _suite(options: DataOptions) -> Suite | None:
+def _suite(options: DataOptions) -> Benchmark | None:
     if options.suite is not None:
         try:
-            return named(options.suite)
+            return suite_named(options.suite)
         except LookupError as error:
             raise UsageError(f"--suite: {error.args[0]}") from error
     if options.load_json and options.data is None and options.dataset is None:
@@ -133,10 +136,10 @@ def _suite(options: DataOptions) -> Suite | None:
     if options.dataset is not None and not options.load_json:
         return suite_of_hub(options.dataset)
     # With nothing said it is what `rewardbench` runs by itself.
-    return named(_DEFAULT_SUITE) if options.data is None and options.dataset is None else None
+    return suite_named(_DEFAULT_SUITE) if options.data is None and options.dataset is None else None
 
 
-def _suite_items(suite: Suite, options: DataOptions) -> tuple[list[Item], Form, Data]:
+def _suite_items(suite: Benchmark, options: DataOptions) -> tuple[list[Item], Form, Data]:
     if options.form not in (None, suite.form) or options.prioritize_scoring:
         raise UsageError(f"--form: the data of {suite.name} are of the form {suite.form!r}.")
     if options.config is not None:
@@ -188,7 +191,7 @@ def _with_answers(item: Item, pattern: str) -> Item:
 
 
 def _rule_options(
-    options: DataOptions, suite: Suite | None, form: Form, rule: str | None, judge: JudgeMode | None
+    options: DataOptions, suite: Benchmark | None, form: Form, rule: str | None, judge: JudgeMode | None
 ) -> dict[str, Any]:
     """The arguments of the rule."""
     rule_options = named_values("--rule-option", options.rule_option)

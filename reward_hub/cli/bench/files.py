@@ -20,7 +20,7 @@ from reward_hub.cli.usage import UsageError
 
 
 @dataclass(frozen=True)
-class Benchmark:
+class BenchTask:
     """What is scored and how it is counted.
 
     Attributes:

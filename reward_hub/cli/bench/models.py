@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from reward_hub.bench.benchmark import JudgeMode
 from reward_hub.bench.data import sha256_of
 from reward_hub.bench.ensemble_file import ensemble_of, kind_of_judges, local_files
-from reward_hub.bench.results import JUDGE_MODES, JudgeMode, ModelFacts
+from reward_hub.bench.results import JUDGE_MODES, ModelFacts
 from reward_hub.bench.scored import Scored
-from reward_hub.cli.bench.files import Benchmark
+from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.option_groups import LoadOptions, load_model, named_values
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
@@ -240,7 +241,7 @@ class Source:
         except (TypeError, ValueError, UnsupportedError) as error:
             raise UsageError(str(error)) from error
 
-    def recorded(self, benchmark: Benchmark) -> list[Scored]:
+    def recorded(self, task: BenchTask) -> list[Scored]:
         """The recorded scores of the items.
 
         Raises:
@@ -250,7 +251,7 @@ class Source:
 
         assert self.options.scores is not None
         try:
-            return recorded(benchmark.items, self.options.scores, benchmark.form, partial=benchmark.partial)
+            return recorded(task.items, self.options.scores, task.form, partial=task.partial)
         except (RowFormatError, OSError) as error:
             raise UsageError(f"--scores: {_said(error)}") from error
 

@@ -19,8 +19,8 @@ from reward_hub.bench.scored import Scored
 from reward_hub.bench.scoring import require_scorable, score_items
 from reward_hub.bench.statistics import SEED
 from reward_hub.cli.bench.files import (
-    Benchmark,
     BenchRun,
+    BenchTask,
     Shard,
     changed_since,
     lines_of,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
 
-def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM]) -> Summary:
+def score_shard(task: BenchTask, run: BenchRun, load: Callable[[], BaseRM]) -> Summary:
     """Score the items of the run's shard that are not scored yet.
 
     Raises:
@@ -52,8 +52,8 @@ def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM])
             f"{run.out} holds a run in another number of shards ({others[0].name}). Say another --out, or --overwrite "
             "to start anew."
         )
-    places = run.shard.places(len(benchmark.items))
-    _write_plan(benchmark, run, places)
+    places = run.shard.places(len(task.items))
+    _write_plan(task, run, places)
     if run.overwrite:
         own = (run.items_path, run.results_path, run.part("times.jsonl"), run.part("model.json"))
         for path in (*own, *others):
@@ -62,7 +62,7 @@ def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM])
     def load_and_note() -> BaseRM:
         rm = load()
         try:
-            require_scorable(benchmark.form, rm)
+            require_scorable(task.form, rm)
         except UnsupportedError as error:
             rm.close()
             raise UsageError(str(error)) from error
@@ -70,7 +70,7 @@ def score_shard(benchmark: Benchmark, run: BenchRun, load: Callable[[], BaseRM])
         return rm
 
     started = _now()
-    command = _command(benchmark)
+    command = _command(task)
     summary = run_rows(
         command,
         RowRun(
@@ -113,54 +113,52 @@ def _require_same_model(run: BenchRun, load: Callable[[], BaseRM]) -> None:
     noted.touch()
 
 
-def _write_plan(benchmark: Benchmark, run: BenchRun, places: Sequence[int]) -> None:
+def _write_plan(task: BenchTask, run: BenchRun, places: Sequence[int]) -> None:
     """State which items the shard has; the same data give the same file, and others are told by it."""
-    plan = [
-        {"id": benchmark.items[place].id, "place": place, "sha256": benchmark.items[place].digest} for place in places
-    ]
+    plan = [{"id": task.items[place].id, "place": place, "sha256": task.items[place].digest} for place in places]
     write_lines(run.part("plan.jsonl"), plan)
 
 
-def _command(benchmark: Benchmark) -> RowCommand:
+def _command(task: BenchTask) -> RowCommand:
     def score(rm: BaseRM, items: list[Item]) -> list[dict[str, Any]]:
-        scored = score_items(rm, items, step_delimiter=benchmark.step_delimiter)
+        scored = score_items(rm, items, step_delimiter=task.step_delimiter)
         return [result | {"details": {"tokens_scored": result.get("tokens_scored")}} for result in scored]
 
     return RowCommand(
         name="bench",
-        item_of=lambda record: benchmark.items[record["place"]],
+        item_of=lambda record: task.items[record["place"]],
         score=score,
         numbers=lambda result: (),
         figure="score",
     )
 
 
-def missing_shards(benchmark: Benchmark, run: BenchRun) -> list[Shard]:
+def missing_shards(task: BenchTask, run: BenchRun) -> list[Shard]:
     """The shards that are not complete."""
     return [
         shard
         for shard in run.shard.all
-        if n_lines_of(run.part("scores.jsonl", shard)) != len(shard.places(len(benchmark.items)))
+        if n_lines_of(run.part("scores.jsonl", shard)) != len(shard.places(len(task.items)))
     ]
 
 
-def merged(benchmark: Benchmark, run: BenchRun) -> dict[str, Any]:
+def merged(task: BenchTask, run: BenchRun) -> dict[str, Any]:
     """Join complete shards into items.jsonl and results.json; gives what results.json holds.
 
     Raises:
         UsageError: shards were scored by different models or of different data.
     """
-    scored: list[Scored] = [{} for _ in benchmark.items]
+    scored: list[Scored] = [{} for _ in task.items]
     for shard in run.shard.all:
         _require_same_steps(run, shard)
         plan = list(lines_of(run.part("plan.jsonl", shard)))
         for place, planned, result in zip(
-            shard.places(len(benchmark.items)), plan, lines_of(run.part("scores.jsonl", shard)), strict=True
+            shard.places(len(task.items)), plan, lines_of(run.part("scores.jsonl", shard)), strict=True
         ):
-            if planned["sha256"] != benchmark.items[place].digest or result.pop("id") != benchmark.items[place].id:
-                raise UsageError(f"{run.out}: shard {shard} was scored from other data than {benchmark.data.name}.")
+            if planned["sha256"] != task.items[place].digest or result.pop("id") != task.items[place].id:
+                raise UsageError(f"{run.out}: shard {shard} was scored from other data than {task.data.name}.")
             scored[place] = result
-    return write_results(benchmark, run, scored, _facts(run), _speed(run))
+    return write_results(task, run, scored, _facts(run), _speed(run))
 
 
 def _require_same_steps(run: BenchRun, shard: Shard) -> None:
@@ -202,21 +200,21 @@ def _speed(run: BenchRun) -> dict[str, Any]:
 
 
 def write_results(
-    benchmark: Benchmark,
+    task: BenchTask,
     run: BenchRun,
     scored: Sequence[Scored],
     model: ModelFacts,
     speed: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Write items.jsonl and results.json, and give what the latter holds."""
-    rows = [item_row(item, result, texts=run.texts) for item, result in zip(benchmark.items, scored, strict=True)]
+    rows = [item_row(item, result, texts=run.texts) for item, result in zip(task.items, scored, strict=True)]
     try:
-        metrics, rows = computed(rows, form=benchmark.form, rule=benchmark.rule, options=benchmark.rule_options)
+        metrics, rows = computed(rows, form=task.form, rule=task.rule, options=task.rule_options)
     except (RowFormatError, TypeError) as error:
         raise UsageError(str(error)) from error
     results = {
-        "suite": benchmark.suite,
-        "form": benchmark.form,
+        "suite": task.suite,
+        "form": task.form,
         "kind": model.kind,
         "model": model.name,
         **metrics,
@@ -228,7 +226,7 @@ def write_results(
             "fingerprint": model.fingerprint,
             "higher_is_better": model.higher_is_better,
             "template_sha256": model.template_sha256,
-            "data": {"name": benchmark.data.name, "sha256": benchmark.data.sha256},
+            "data": {"name": task.data.name, "sha256": task.data.sha256},
             "settings": run.settings,
             "command": ["reward-hub", *sys.argv[1:]],
             "num_shards": run.shard.count,
