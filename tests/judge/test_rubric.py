@@ -23,21 +23,12 @@ from reward_hub.judge import Rubric
         ("Is it polite?", (1, 5)),
         ("Is it polite? (1-10)", (1, 10)),
         ("Rate from 1 (worst) to 7 (best).", (1, 7)),
-        ("Score in the range [0, 3].", (0, 3)),
-        ("Score from one to ten.", (1, 10)),
         ("a 0-1 score", (0, 1)),
         ("0: wrong\n1: partly right\n2: right", (0, 2)),
-        ("1 = bad, 10 = good", (1, 10)),
         ("Give a score of 0, 1, or 2.", (0, 2)),
-        ("Score 3/2/1.", (1, 3)),
-        ("Scores: 0 (wrong), 1 (fair), 2 (right)", (0, 2)),
         ("Score it 0 or 1.", (0, 1)),
-        ("Score from 1~7.", (1, 7)),
-        ("Score from 0 up to 3.", (0, 3)),
         ("Score between -10 and +10.", (-10, 10)),
         ("Score from \u22121 to 1.", (-1, 1)),
-        ("Score from 0% to 100%.", (0, 100)),
-        ("Score: 0-100%", (0, 100)),
         ("It has between 100 and 200 words.", (1, 5)),
         ("It has between 100 and 200 words. Score from 1-10.", (1, 10)),
     ],
@@ -64,9 +55,6 @@ def test_two_ranges_need_to_be_said_which() -> None:
         "Score 1 to 5:\n1. Correctness (0.5)\n2. Helpfulness (0.3)\n3. Tone (0.2)",
         "Score 1-5.\nCorrectness (50%)\nHelpfulness (30 %): is it of use?\nTone (20%)",
         "Score 1-5.\n- Correctness: 0.5\n- Helpfulness: 0.3\n- Tone: 0.2",
-        "Score 1-5.\n- 50% Correctness\n- 30% Helpfulness\n- 20% Tone",
-        "Score 1-5.\n- Correctness - weight 0.5\n- Helpfulness, weight 30%\n- Tone (20% weight)",
-        "Weights: Correctness 0.5, Helpfulness 0.3, and Tone 0.2. Scale: 1-5",
         "| Criterion | Weight |\n|---|---|\n| Correctness | 0.5 |\n| Helpfulness | 0.3 |\n| Tone | 0.2 |",
         "Score it from 1-5 based on Correctness (weight: 0.5), Helpfulness (weight: 0.3) and Tone (weight: 0.2).",
         "Score 1-5.\na) Correctness (weight: 0.5)\nb) Helpfulness (weight: 0.3)\nc) Tone (weight: 0.2)",
@@ -74,12 +62,8 @@ def test_two_ranges_need_to_be_said_which() -> None:
         "| Criterion | What | Weight |\n|:--|---|--:|\n| **Correctness** | the facts | 50% |\n"
         "| Helpfulness | of use | 30% |\n| Tone | polite | 20% |\n| Total | | 100% |",
         "| Weight | Criterion |\n|---|---|\n| 5 | Correctness |\n| 3 | Helpfulness |\n| 2 | Tone |",
-        "Score 1-5:\n- Correctness\uff08weight\uff1a0.5\uff09\n- Helpfulness\uff0830\uff05 weight\uff09\n"
-        "- Tone (weight: 0.2)",
-        "Correctness is weighted 0.5, Helpfulness is weighted 0.3 and Tone is weighted 0.2. Score from 1 to 5.",
-        "Score from 1.0 to 5.0. 50% for Correctness, 30% for Helpfulness and 20% for Tone.",
-        "Score 1-5. Correctness counts for 50%, Helpfulness for 30%, and Tone for 20%.",
-        '- "Correctness" (the facts, weight: 0.5)\n- Helpfulness, weight: 0.3\n- Tone (weight: 0.2)',
+        "Score 1-5.\n- Correctness - weight 0.5\n- Helpfulness, weight 30%\n- Tone (weight 20%)",
+        "Score 1-5:\n- Correctness\uff08weight\uff1a0.5\uff09\n- Helpfulness (weight: 30\uff05)\n- Tone (weight: 0.2)",
         "- Correctness (weight: 0.5)\n  - the facts\n- Helpfulness (weight: 0.3)\n- Tone (weight: 0.2)\n"
         "Rules:\n- be strict",
     ],
@@ -95,7 +79,6 @@ def test_criteria_and_their_shares_are_read_from_the_words(text: str) -> None:
         "Give more weight to clarity. Is the weight of 5 kg right?",
         "The answer must cut costs by 40% and errors by 60%.",
         "Score from 1.0 to 5.0",
-        "Score from 0% to 100%.",
         "The derivative is 0.5 * x and not 0.5 * y, nor 0.5 * z. Score from 1-5.",
         "Score from 0.0 to 1.0 in steps of 0.1.",
     ],
@@ -134,6 +117,55 @@ def test_weights_add_up_to_one_in_proportion(weights: dict[str, int]) -> None:
 )
 def test_what_cannot_be_read_is_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError, match=words):
+        Rubric.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Score in the range [0, 3].",
+        "Score from one to ten.",
+        "1 = bad, 10 = good",
+        "Score 3/2/1.",
+        "Scores: 0 (wrong), 1 (fair), 2 (right)",
+        "Score from 1~7.",
+        "Score from 0 up to 3.",
+        "Score from 0% to 100%.",
+        "Score: 0-100%",
+        "Score it 2 or 3.",
+        "A score of zero or one.",
+        "Score from 1-5. Rate the style from zero to ten.",
+        "An integer between zero and five.",
+    ],
+)
+def test_a_range_in_another_form_is_refused_with_the_rubric_that_says_it(text: str) -> None:
+    with pytest.raises(ValueError, match=r"cannot be read.*Rubric\(instructions=..., score_range="):
+        Rubric.parse(text)
+    assert Rubric.parse(text, score_range=(0, 7)).score_range == (0, 7)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Score 1-5.\n- 50% Correctness\n- 30% Helpfulness\n- 20% Tone",
+        "Score 1-5.\n- Correctness - weight 0.5\n- Helpfulness, weight 30%\n- Tone (20% weight)",
+        "Weights: Correctness 0.5, Helpfulness 0.3, and Tone 0.2. Scale: 1-5",
+        "Score 1-5:\n- Correctness\uff08weight\uff1a0.5\uff09\n- Helpfulness\uff0830\uff05 weight\uff09\n"
+        "- Tone (weight: 0.2)",
+        "Correctness is weighted 0.5, Helpfulness is weighted 0.3 and Tone is weighted 0.2. Score from 1 to 5.",
+        "Score from 1.0 to 5.0. 50% for Correctness, 30% for Helpfulness and 20% for Tone.",
+        "Score 1-5. Correctness counts for 50%, Helpfulness for 30%, and Tone for 20%.",
+        '- "Correctness" (the facts, weight: 0.5)\n- Helpfulness, weight: 0.3\n- Tone (weight: 0.2)',
+        "Score 1-5. Tone has a weight of 0.3.",
+        "Score 1-5. (w=0.5) Tone, (w=0.5) Truth",
+        "Score 1-5. Tone (weight: 0.5, required)",
+        "Score 1-5. Judge (weight: 0.5) tone.",
+        "Is it polite? (weight: 1)",
+        "score = 0.7 * correctness + 0.3 * tone, from 1-5",
+    ],
+)
+def test_weights_in_another_form_are_refused_with_the_rubric_that_says_them(text: str) -> None:
+    with pytest.raises(ValueError, match=r"(?:cannot be read|no criterion).*Rubric\(instructions=..., criteria="):
         Rubric.parse(text)
 
 
