@@ -10,31 +10,30 @@ replies that are no JSON. A reply never holds NaN or infinity: such a number is 
 from __future__ import annotations
 
 import asyncio
-import email.utils
 import json
 import logging
 import math
 import os
-import random
-import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import httpx
 
 from reward_hub.errors import ServerError, ServerTimeoutError
+from reward_hub.http.sending import (
+    FIRST_DELAY_S,
+    MAX_RETRY_AFTER_S,
+    RETRYABLE_STATUS,
+    AttemptError,
+    delay_s,
+    retry_after_s,
+)
 from reward_hub.loops import PerLoop
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-RETRYABLE_STATUS = frozenset({408, 429, 500, 502, 503, 504, 529})
-# Seconds before the first further attempt; doubled each time, with jitter. Four attempts more bridge about ten seconds.
-FIRST_DELAY_S = 1.0
-MAX_DELAY_S = 30.0
-# A server that asks for more patience than this is taken as one that does not answer.
-MAX_RETRY_AFTER_S = 120.0
 # Of a reply that is no JSON, so much is quoted.
 _QUOTED = 300
 
@@ -143,7 +142,7 @@ class HttpClient:
             while True:
                 try:
                     return await self._attempt(link.http, method, path, content)
-                except _AttemptError as failed:
+                except AttemptError as failed:
                     error, wait_s = failed.error, failed.wait_s
                 if not getattr(error, "retryable", False) or attempt >= retries:
                     if attempt and isinstance(error, ServerError):
@@ -167,23 +166,23 @@ class HttpClient:
                 reply = await http.request(method, self.root + path, content=content, headers=self._headers)
         except (TimeoutError, httpx.TimeoutException) as error:
             late = ServerTimeoutError(f"{where}: no answer within {self.timeout_s:g} s.")
-            raise _AttemptError(late) from error
+            raise AttemptError(late) from error
         except httpx.TransportError as error:
             lost = ServerError(f"{where}: {_transport_problem(error)}", retryable=True)
-            raise _AttemptError(lost) from error
+            raise AttemptError(lost) from error
         if reply.status_code == 200:
             try:
                 return parse_json(reply.content)
             except UnusableNumberError as error:
-                raise _AttemptError(
+                raise AttemptError(
                     ServerError(f"{where}: the reply holds {error}, which is no score.", status=200)
                 ) from None
             except ValueError:
                 problem = f"{where}: the reply is no JSON: {_quoted(reply.content)}."
-                raise _AttemptError(ServerError(problem, status=200, retryable=True)) from None
+                raise AttemptError(ServerError(problem, status=200, retryable=True)) from None
         raise self._refused(where, reply)
 
-    def _refused(self, where: str, reply: httpx.Response) -> _AttemptError:
+    def _refused(self, where: str, reply: httpx.Response) -> AttemptError:
         """The error of a reply that is no 200."""
         status = reply.status_code
         try:
@@ -193,7 +192,7 @@ class HttpClient:
         wait_s = retry_after_s(reply.headers.get("retry-after"))
         meant = self._error_of(status, body) if self._error_of is not None else None
         if meant is not None:
-            return _AttemptError(meant, wait_s)
+            return AttemptError(meant, wait_s)
         hint = ""
         if status in (401, 403):
             sent = "a key was sent" if "authorization" in self._headers else "no key was sent"
@@ -202,7 +201,7 @@ class HttpClient:
             hint = f" (it points to {shown_address(reply.headers.get('location', 'nowhere'))}; give that address)"
         message = f"{where}: status {status}{hint}: {_quoted(reply.content)}."
         patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
-        return _AttemptError(
+        return AttemptError(
             ServerError(message, status=status, retryable=status in RETRYABLE_STATUS and patient), wait_s
         )
 
@@ -215,15 +214,6 @@ class _Link:
         # Each attempt has one limit for everything, which a server that drips bytes does not escape.
         self.http = httpx.AsyncClient(limits=limits, timeout=None)
         self.slots = asyncio.Semaphore(max_concurrency)
-
-
-class _AttemptError(Exception):
-    """An attempt that failed, and for how long the server asked to be left alone."""
-
-    def __init__(self, error: Exception, wait_s: float | None = None) -> None:
-        super().__init__(error)
-        self.error = error
-        self.wait_s = wait_s
 
 
 class UnusableNumberError(ValueError):
@@ -252,29 +242,6 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise UnusableNumberError(text)
     return value
-
-
-def delay_s(attempt: int, asked_s: float | None, *, first_delay_s: float = FIRST_DELAY_S) -> float:
-    """Seconds to wait after failed attempt number `attempt`, from 0; `asked_s` is what the server asked for."""
-    backoff = min(MAX_DELAY_S, first_delay_s * 2.0**attempt) * random.uniform(0.5, 1.0)
-    if asked_s is None:
-        return backoff
-    # Not before the time asked for, and not everybody at once.
-    return asked_s + random.uniform(0.0, min(backoff, 0.25 * asked_s + 0.05))
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number, or a date."""
-    if header is None:
-        return None
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
 def _transport_problem(error: httpx.TransportError) -> str:

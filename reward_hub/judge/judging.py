@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reward_hub.errors import JudgeParseError, RewardHubError, ServerTimeoutError
-from reward_hub.judge.chat.asking import Asker, Slots
+from reward_hub.http.sending import Slots
+from reward_hub.judge.chat.asking import Asker
 from reward_hub.judge.chat.client import ChatRequest, Completion
 from reward_hub.judge.chat.limits import Usage
 from reward_hub.judge.form import JudgeForm, JudgeTask, Reply

@@ -14,8 +14,8 @@ from judge_server import Answer, Asked, JudgeOn, Script, completion, fails, in_t
 
 from reward_hub import BackendError
 from reward_hub.errors import BudgetExceededError
+from reward_hub.http.sending import Slots
 from reward_hub.judge.chat import limits
-from reward_hub.judge.chat.asking import Slots
 from reward_hub.judge.chat.client import ChatRequest, Completion
 from reward_hub.judge.chat.limits import Ledger, Limits
 

@@ -4,67 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
-import weakref
-from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from reward_hub.errors import ServerError
-from reward_hub.http.client import FIRST_DELAY_S, delay_s
-from reward_hub.judge.chat.client import AttemptError, ChatClient, ChatRequest, Completion
-from reward_hub.judge.chat.limits import Ledger, wake
+from reward_hub.http.sending import FIRST_DELAY_S, AttemptError, Slots, delay_s
+from reward_hub.judge.chat.client import ChatClient, ChatRequest, Completion
+from reward_hub.judge.chat.limits import Ledger
 
 logger = logging.getLogger(__name__)
-
-
-class Slots:
-    """At most `n` at a time over all event loops and threads; first come, first served."""
-
-    def __init__(self, n: int) -> None:
-        self._n = n
-        self._lock = threading.Lock()
-        # Counted by loop: what a loop held that was closed under its tasks is free again.
-        self._held: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, int] = weakref.WeakKeyDictionary()
-        self._waiting: deque[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = deque()
-
-    @asynccontextmanager
-    async def one(self) -> AsyncIterator[None]:
-        """Wait for a slot, and hold it."""
-        loop = asyncio.get_running_loop()
-        await self._take(loop)
-        try:
-            yield
-        finally:
-            self._give(loop)
-
-    async def _take(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self._lock:
-            if sum(n for other, n in self._held.items() if not other.is_closed()) < self._n:
-                self._held[loop] = self._held.get(loop, 0) + 1
-                return
-            place = (loop, loop.create_future())
-            self._waiting.append(place)
-        try:
-            await place[1]
-        except BaseException:
-            with self._lock:
-                waits = place in self._waiting
-                if waits:
-                    self._waiting.remove(place)
-            if not waits:  # it was given a slot in the same moment
-                self._give(loop)
-            raise
-
-    def _give(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Hand a slot to who waits longest, or set it free."""
-        with self._lock:
-            self._held[loop] -= 1
-            while self._waiting:
-                other, turn = self._waiting.popleft()
-                if wake(other, turn):
-                    self._held[other] = self._held.get(other, 0) + 1
-                    return
 
 
 class Asker:

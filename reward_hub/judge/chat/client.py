@@ -49,15 +49,6 @@ class Completion:
     """The words of a model that declined, where the server gives them apart."""
 
 
-class AttemptError(Exception):
-    """An attempt that failed: the error a caller would see, and for how long the server asked to be left alone."""
-
-    def __init__(self, error: Exception, wait_s: float | None = None) -> None:
-        super().__init__(error)
-        self.error = error
-        self.wait_s = wait_s
-
-
 class ChatClient(Protocol):
     """Sends chat requests. Nothing is opened or started before the first one."""
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reward_hub.errors import BackendError, BudgetExceededError
+from reward_hub.http.sending import wake
 from reward_hub.judge.chat.client import ChatRequest, Completion
 
 # Tokens a byte of text, until a server has told how many there were: English has one token in about four bytes.
@@ -244,17 +245,3 @@ class Ledger:
         """What one reply used."""
         counts = completion.prompt_tokens, completion.completion_tokens
         return Usage(1, *counts, self.limits.cost(*counts))
-
-
-def wake(loop: asyncio.AbstractEventLoop, waiting: asyncio.Future[None]) -> bool:
-    """End a wait in whichever loop it is; False where that loop is closed."""
-    try:
-        loop.call_soon_threadsafe(_end_wait, waiting)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _end_wait(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)

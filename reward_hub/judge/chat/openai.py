@@ -15,16 +15,9 @@ from typing import Any
 import httpx
 
 from reward_hub.errors import BackendError, ServerError, ServerTimeoutError, missing_dependency
-from reward_hub.http.client import (
-    MAX_RETRY_AFTER_S,
-    RETRYABLE_STATUS,
-    UnusableNumberError,
-    api_key_from,
-    parse_json,
-    retry_after_s,
-    shown_address,
-)
-from reward_hub.judge.chat.client import TOP_LOGPROBS, AttemptError, ChatRequest, Completion
+from reward_hub.http.client import UnusableNumberError, api_key_from, parse_json, shown_address
+from reward_hub.http.sending import MAX_RETRY_AFTER_S, RETRYABLE_STATUS, AttemptError, retry_after_s
+from reward_hub.judge.chat.client import TOP_LOGPROBS, ChatRequest, Completion
 from reward_hub.judge.form import ReplyToken
 from reward_hub.loops import PerLoop
 

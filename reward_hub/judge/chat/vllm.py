@@ -11,7 +11,8 @@ from typing import Any
 from reward_hub.backends.base import Progress
 from reward_hub.backends.vllm.calls import JoinedCalls, shut_down
 from reward_hub.errors import BackendError, missing_dependency
-from reward_hub.judge.chat.client import TOP_LOGPROBS, AttemptError, ChatRequest, Completion
+from reward_hub.http.sending import AttemptError
+from reward_hub.judge.chat.client import TOP_LOGPROBS, ChatRequest, Completion
 from reward_hub.judge.form import ReplyToken
 
 
