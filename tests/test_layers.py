@@ -155,7 +155,7 @@ def test_the_package_root_imports_next_to_nothing() -> None:
     assert own_imports("__init__") == {"version"}
 
 
-@pytest.mark.parametrize("module", ["judge.chat.openai", "judge.chat.vllm", "judge.chat.asking", "judge.chat.limits"])
+@pytest.mark.parametrize("module", ["judge.chat.openai", "judge.chat.vllm", "judge.chat.limits"])
 def test_a_chat_client_knows_neither_rubrics_nor_published_judges(module: str) -> None:
     judge = {name for name in own_imports(module) if name.startswith("judge.")}
     assert judge - {f"judge.{name}" for name in ("chat.client", "form", "chat.limits")} == set()

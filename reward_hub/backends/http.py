@@ -7,7 +7,6 @@ or normalised vectors, pools otherwise, cuts or tokenises for itself is refused 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -129,10 +128,8 @@ class HttpBackend(Backend):
     ) -> list[Array]:
         for item in inputs:
             self._check(item)
-        # Bodies are made when they are sent, not all at once.
-        gate = asyncio.Semaphore(self.connection.client.max_concurrency)
         parts = list(self._parts(inputs, batch_size))
-        answers = await in_order([self._ask(part, gate, progress) for part in parts])
+        answers = await in_order([self._ask(part, progress) for part in parts])
         return [output for part in answers for output in part]
 
     def close(self) -> None:
@@ -163,11 +160,12 @@ class HttpBackend(Backend):
         if part:
             yield part
 
-    async def _ask(self, part: list[TokenInput], gate: asyncio.Semaphore, progress: Progress | None) -> list[Array]:
-        async with gate:
+    async def _ask(self, part: list[TokenInput], progress: Progress | None) -> list[Array]:
+        # Bodies are made when they are sent, not all at once.
+        async with self.connection.client.slot():
             sent = [self.way.token_ids(item) for item in part]
             flat = [ids for several in sent for ids in several]
-            rows = iter(await rows_of(self.connection, self.way, flat) if flat else ())
+            rows = iter(await rows_of(self.connection, self.way, flat, in_slot=True) if flat else ())
         outputs = [
             self.way.output(item, [next(rows) for _ in several]) for item, several in zip(part, sent, strict=True)
         ]

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import math
 import os
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import httpx
 
@@ -25,14 +24,10 @@ from reward_hub.http.sending import (
     MAX_RETRY_AFTER_S,
     RETRYABLE_STATUS,
     AttemptError,
-    delay_s,
+    Sender,
     retry_after_s,
 )
 from reward_hub.loops import PerLoop
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 # Of a reply that is no JSON, so much is quoted.
 _QUOTED = 300
@@ -44,6 +39,16 @@ ErrorOf = Callable[[int, Any], Exception | None]
 def api_key_from(given: str | None) -> str | None:
     """The key that was given, else REWARD_HUB_API_KEY, else OPENAI_API_KEY."""
     return given or os.environ.get("REWARD_HUB_API_KEY") or os.environ.get("OPENAI_API_KEY") or None
+
+
+def require_sendable_key(api_key: str | None) -> None:
+    """Said before anything is sent, because the error of a header that cannot be sent quotes it.
+
+    Raises:
+        ServerError: the key holds characters that no header can carry.
+    """
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise ServerError("The api key holds characters that no header can carry (a line break at its end?).")
 
 
 def server_root(api_base: str) -> str:
@@ -85,25 +90,24 @@ class HttpClient:
         first_delay_s: float = FIRST_DELAY_S,
         error_of: ErrorOf | None = None,
     ) -> None:
-        if timeout_s <= 0 or max_retries < 0 or max_concurrency < 1:
-            raise TypeError(
-                f"timeout_s={timeout_s}, max_retries={max_retries}, max_concurrency={max_concurrency}: the first must "
-                "be positive, the second not negative, the third at least 1."
-            )
-        if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
-            # Said here, because the error of a header that cannot be sent quotes it.
-            raise ServerError("The api key holds characters that no header can carry (a line break at its end?).")
+        if timeout_s <= 0:
+            raise TypeError(f"timeout_s={timeout_s}: it must be positive.")
+        require_sendable_key(api_key)
         self.root = server_root(api_base)
         self.timeout_s = timeout_s
-        self.max_retries = max_retries
-        self.max_concurrency = max_concurrency
-        self._first_delay_s = first_delay_s
+        self._sender = Sender(max_concurrency=max_concurrency, max_retries=max_retries, first_delay_s=first_delay_s)
+        self.slot = self._sender.slot
         self._error_of = error_of
         self._headers = {"content-type": "application/json"}
+        self._key_sent = bool(api_key)
         if api_key:
             self._headers["authorization"] = f"Bearer {api_key}"
-        # A client of httpx belongs to the loop it was first used in, a semaphore too.
-        self._links = PerLoop(lambda: _Link(max_concurrency), lambda link: link.http.aclose())
+        connections = httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency)
+        # A client of httpx belongs to the loop it was first used in. Each attempt has one limit for everything, which a
+        # server that drips bytes does not escape.
+        self._connections = PerLoop(
+            lambda: httpx.AsyncClient(limits=connections, timeout=None), lambda http: http.aclose()
+        )
 
     def __repr__(self) -> str:
         return f"HttpClient({shown_address(self.root)!r})"
@@ -115,51 +119,31 @@ class HttpClient:
 
     async def get(self, path: str, *, retries: int | None = None) -> Any:
         """The parsed reply to GET. See `post`."""
-        return await self._send("GET", path, None, retries)
+        return await self._send("GET", path, None, retries=retries)
 
-    async def post(self, path: str, body: Any, *, retries: int | None = None) -> Any:
+    async def post(self, path: str, body: Any, *, retries: int | None = None, in_slot: bool = False) -> Any:
         """The parsed reply to POST of a JSON body.
 
         Args:
             retries: in place of `max_retries`; 0 for a probe.
+            in_slot: the caller holds a `slot` for this request.
 
         Raises:
-            ServerError: the server refused, was lost, or gave something that is no JSON (`.status`, `.retryable`).
+            ServerError: the server refused, was lost, or gave something that is not JSON (`.status`, `.retryable`).
             ServerTimeoutError: it did not answer in time.
         """
-        return await self._send("POST", path, json.dumps(body, allow_nan=False).encode(), retries)
+        content = json.dumps(body, allow_nan=False).encode()
+        return await self._send("POST", path, content, retries=retries, in_slot=in_slot)
 
     def close(self) -> None:
         """Close the connections of every loop. A later request opens new ones."""
-        self._links.close()
+        self._connections.close()
 
-    async def _send(self, method: str, path: str, content: bytes | None, retries: int | None) -> Any:
-        link = await self._links.get()
-        retries = self.max_retries if retries is None else retries
-        attempt = 0
-        # The slot is kept while waiting: a server in trouble gets fewer requests, not more.
-        async with link.slots:
-            while True:
-                try:
-                    return await self._attempt(link.http, method, path, content)
-                except AttemptError as failed:
-                    error, wait_s = failed.error, failed.wait_s
-                if not getattr(error, "retryable", False) or attempt >= retries:
-                    if attempt and isinstance(error, ServerError):
-                        error.message += f" ({attempt + 1} attempts.)"
-                    raise error
-                wait_s = self._delay_s(attempt, wait_s)
-                attempt += 1
-                logger.info(
-                    "%s %s: %s; attempt %d of %d in %.1f s.",
-                    method, path, _reason(error), attempt + 1, retries + 1, wait_s,
-                )  # fmt: skip
-                await asyncio.sleep(wait_s)
+    async def _send(self, method: str, path: str, content: bytes | None, **how: Any) -> Any:
+        return await self._sender.send(lambda: self._attempt(method, path, content), label=f"{method} {path}", **how)
 
-    def _delay_s(self, attempt: int, retry_after_s: float | None) -> float:
-        return delay_s(attempt, retry_after_s, first_delay_s=self._first_delay_s)
-
-    async def _attempt(self, http: httpx.AsyncClient, method: str, path: str, content: bytes | None) -> Any:
+    async def _attempt(self, method: str, path: str, content: bytes | None) -> Any:
+        http = await self._connections.get()
         where = f"{method} {shown_address(self.root)}{path}"
         try:
             async with asyncio.timeout(self.timeout_s):
@@ -189,31 +173,25 @@ class HttpClient:
             body = parse_json(reply.content)
         except ValueError:
             body = None
-        wait_s = retry_after_s(reply.headers.get("retry-after"))
         meant = self._error_of(status, body) if self._error_of is not None else None
         if meant is not None:
-            return AttemptError(meant, wait_s)
-        hint = ""
-        if status in (401, 403):
-            sent = "a key was sent" if "authorization" in self._headers else "no key was sent"
-            hint = f" ({sent}; give api_key= or set REWARD_HUB_API_KEY)"
-        elif 300 <= status < 400:
-            hint = f" (it points to {shown_address(reply.headers.get('location', 'nowhere'))}; give that address)"
-        message = f"{where}: status {status}{hint}: {_quoted(reply.content)}."
-        patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
-        return AttemptError(
-            ServerError(message, status=status, retryable=status in RETRYABLE_STATUS and patient), wait_s
-        )
+            return AttemptError(meant, retry_after_s(reply.headers.get("retry-after")))
+        return refused(where, status, reply.headers, _quoted(reply.content) + ".", key_sent=self._key_sent)
 
 
-class _Link:
-    """The connections and slots of one event loop."""
-
-    def __init__(self, max_concurrency: int) -> None:
-        limits = httpx.Limits(max_connections=max_concurrency, max_keepalive_connections=max_concurrency)
-        # Each attempt has one limit for everything, which a server that drips bytes does not escape.
-        self.http = httpx.AsyncClient(limits=limits, timeout=None)
-        self.slots = asyncio.Semaphore(max_concurrency)
+def refused(where: str, status: int, headers: Mapping[str, str], said: str, *, key_sent: bool) -> AttemptError:
+    """The failure of an attempt that a server answered with another status than 200."""
+    wait_s = retry_after_s(headers.get("retry-after"))
+    hint = ""
+    if status in (401, 403):
+        hint = f" ({'a' if key_sent else 'no'} key was sent; give api_key= or set REWARD_HUB_API_KEY)"
+    elif 300 <= status < 400:
+        hint = f" (it points to {shown_address(headers.get('location', 'nowhere'))}; give that address)"
+    patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
+    retryable = status in RETRYABLE_STATUS and patient
+    return AttemptError(
+        ServerError(f"{where}: status {status}{hint}: {said}", status=status, retryable=retryable), wait_s
+    )
 
 
 class UnusableNumberError(ValueError):
@@ -248,11 +226,6 @@ def _transport_problem(error: httpx.TransportError) -> str:
     if isinstance(error, httpx.ConnectError):
         return f"no connection ({error}). Is the server running?"
     return f"the connection was lost ({type(error).__name__}: {error})."
-
-
-def _reason(error: Exception) -> str:
-    status = getattr(error, "status", None)
-    return f"status {status}" if status is not None else type(error.__cause__ or error).__name__
 
 
 def _quoted(content: bytes) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 
 from reward_hub.errors import JudgeParseError, RewardHubError, ServerTimeoutError
 from reward_hub.http.sending import Slots
-from reward_hub.judge.chat.asking import Asker
 from reward_hub.judge.chat.client import ChatRequest, Completion
-from reward_hub.judge.chat.limits import Usage
+from reward_hub.judge.chat.limits import LimitedChat, Usage
 from reward_hub.judge.form import JudgeForm, JudgeTask, Reply
 from reward_hub.judge.samples import REDUCES, Reduce, Reduced, Sample, reduced, reversed_task, turned_back
 from reward_hub.loops import in_order
@@ -82,11 +81,11 @@ class Judging:
         max_concurrency: judgements under way at a time.
     """
 
-    def __init__(self, name: str, form: JudgeForm, plan: Plan, asker: Asker, *, max_concurrency: int) -> None:
+    def __init__(self, name: str, form: JudgeForm, plan: Plan, chat: LimitedChat, *, max_concurrency: int) -> None:
         self.name = name
         self.form = form
         self.plan = plan
-        self.asker = asker
+        self.chat = chat
         self._slots = Slots(max_concurrency)
 
     async def judge(self, task: JudgeTask, *, both_orders: bool = False) -> Judgement:
@@ -120,8 +119,8 @@ class Judging:
             replies: list[Reply] = []
             try:
                 for turn in range(self.form.n_replies(shown)):
-                    completion = await self.asker.ask(self._request(shown, replies, i, turned, attempt, turn))
-                    usages.append(self.asker.ledger.usage_of(completion))
+                    completion = await self.chat.complete(self._request(shown, replies, i, turned, attempt, turn))
+                    usages.append(self.chat.ledger.usage_of(completion))
                     replies.append(_reply_of(completion))
                 verdict = self.form.read(shown, replies)
                 break

@@ -24,9 +24,9 @@ from reward_hub.errors import (
     InvalidConversationError,
     RewardHubError,
 )
-from reward_hub.judge.chat.asking import Asker
+from reward_hub.http.sending import Sender
 from reward_hub.judge.chat.client import ChatClient
-from reward_hub.judge.chat.limits import Ledger, Limits, Usage
+from reward_hub.judge.chat.limits import Ledger, LimitedChat, Limits, Usage
 from reward_hub.judge.chat.openai import OpenAIChat
 from reward_hub.judge.chat.vllm import VllmChat
 from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
@@ -159,8 +159,6 @@ class LLMJudge(BaseRM):
         self._rubric_text = rubric if isinstance(rubric, str) and isinstance(form, JudgeForm) else None
         self._reference: str | None = None
         self._top_n: int | None = None
-        if max_concurrency < 1:
-            raise TypeError(f"max_concurrency={max_concurrency}; at least 1 is needed.")
         self._client: ChatClient
         if structured not in (True, False, "auto"):
             raise TypeError(f"structured={structured!r}; known: True, False, 'auto'.")
@@ -196,8 +194,9 @@ class LLMJudge(BaseRM):
             tokens_per_minute=tokens_per_minute,
         )
         self._ledger = Ledger(limits)
-        asker = Asker(self._client, self._ledger, max_retries=retries, max_concurrency=max_concurrency)
-        self._judging = Judging(model, self.form, self._plan, asker, max_concurrency=max_concurrency)
+        sender = Sender(max_concurrency=max_concurrency, max_retries=retries)
+        chat = LimitedChat(self._client, self._ledger, sender)
+        self._judging = Judging(model, self.form, self._plan, chat, max_concurrency=max_concurrency)
         self._details = JudgeDetails(self.form, model, "vllm" if isinstance(self._client, VllmChat) else "api")
         self._positions = PositionTally()
         if type(self) is LLMJudge:

@@ -6,7 +6,6 @@ the server. `details["rendered_by"]` says who applied the chat template.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -51,7 +50,7 @@ class _Asker:
         bos = self.tokenizer.bos_token if self.tokenizer.adds_bos else None
         return Question(turns, text, self.tokenizer.encode(text), bos or "")
 
-    async def answer(self, question: Question, *, activated: bool = False) -> Answer:
+    async def answer(self, question: Question, *, activated: bool = False, in_slot: bool = False) -> Answer:
         dialect, served = self.connection.dialect, self.connection.served
         request, read = dialect.routes[self.route]
         limit = served.max_length
@@ -62,7 +61,7 @@ class _Asker:
         if activated and dialect.activation is not None:
             name, _, on = dialect.activation
             body[name] = on
-        answer = read(await self.connection.client.post(self.route, body))
+        answer = read(await self.connection.client.post(self.route, body, in_slot=in_slot))
         if dialect.takes == "token_ids":
             check_count(answer.n_tokens, [question.token_ids])
         return answer
@@ -96,8 +95,7 @@ class ScorerRM(BaseRM):
         return {"backend": "api", "device": f"as served at {self._asker.connection.client.address}"}
 
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        gate = asyncio.Semaphore(self._asker.connection.client.max_concurrency)
-        outcomes = await in_order([self._outcome(c, gate, options) for c in conversations])
+        outcomes = await in_order([self._outcome(conversation, options) for conversation in conversations])
 
         def result(outcome: Result) -> ScoreDetails:
             if isinstance(outcome, Exception):
@@ -106,11 +104,12 @@ class ScorerRM(BaseRM):
 
         return each(outcomes, result, options)
 
-    async def _outcome(self, conversation: Conversation, gate: asyncio.Semaphore, options: CallOptions) -> Result:
+    async def _outcome(self, conversation: Conversation, options: CallOptions) -> Result:
         """A score, or the error that `each` will raise or keep; a server that is gone fails all at once."""
-        async with gate:
+        # Conversations are rendered when they are sent, not all at once.
+        async with self._asker.connection.client.slot():
             try:
-                answer = await self._asker.answer(self._asker.question(conversation))
+                answer = await self._asker.answer(self._asker.question(conversation), in_slot=True)
             except RewardHubError as error:
                 if isinstance(error, ServerError) and options.on_error == "raise":
                     raise

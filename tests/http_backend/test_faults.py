@@ -24,7 +24,7 @@ CLOSE = 2e-5
 @pytest.fixture(autouse=True)
 def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Back off in hundredths of seconds: only the clock is another."""
-    monkeypatch.setattr("reward_hub.http.client.HttpClient._delay_s", lambda self, n, after: after or 0.02 * 2.0**n)
+    monkeypatch.setattr("reward_hub.http.sending.delay_s", lambda n, after, first_delay_s: after or 0.02 * 2.0**n)
 
 
 @pytest.fixture(scope="module")

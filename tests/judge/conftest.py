@@ -15,7 +15,7 @@ from reward_hub.judge import LLMJudge
 @pytest.fixture
 def judge_on(monkeypatch: pytest.MonkeyPatch) -> Iterator[JudgeOn]:
     """`judge_on(script, **arguments)`: a judge with these arguments on an endpoint that follows the script."""
-    monkeypatch.setattr("reward_hub.judge.chat.asking.delay_s", lambda n, asked_s, first_delay_s: asked_s or 0.01)
+    monkeypatch.setattr("reward_hub.http.sending.delay_s", lambda n, asked_s, first_delay_s: asked_s or 0.01)
     for name in ("REWARD_HUB_API_KEY", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""What a judge may use: money, tokens, requests a minute. `Ledger` admits every attempt before it is sent.
+"""What a judge may use: money, tokens, requests a minute. `Ledger` admits every attempt before `LimitedChat` sends it.
 
 A budget is kept before the call: the request's tokens (estimated from its length, at the worst rate seen so far) and as
 many as it may generate are set aside, and what was used takes their place when the reply is there. Requests go one by
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reward_hub.errors import BackendError, BudgetExceededError
-from reward_hub.http.sending import wake
-from reward_hub.judge.chat.client import ChatRequest, Completion
+from reward_hub.http.sending import Sender, wake
+from reward_hub.judge.chat.client import ChatClient, ChatRequest, Completion
 
 # Tokens a byte of text, until a server has told how many there were: English has one token in about four bytes.
 FIRST_TOKENS_PER_BYTE = 0.3
@@ -245,3 +245,27 @@ class Ledger:
         """What one reply used."""
         counts = completion.prompt_tokens, completion.completion_tokens
         return Usage(1, *counts, self.limits.cost(*counts))
+
+
+class LimitedChat:
+    """A chat client, the `Sender` of its requests, and the `Ledger` that every attempt of them is entered in."""
+
+    def __init__(self, client: ChatClient, ledger: Ledger, sender: Sender) -> None:
+        self.client = client
+        self.ledger = ledger
+        self._sender = sender
+
+    async def complete(self, request: ChatRequest) -> Completion:
+        """The completion of a request.
+
+        Raises:
+            ServerError, BackendError: it failed, for good or too often.
+            BudgetExceededError: it could go over the budget.
+        """
+        return await self._sender.send(lambda: self._attempt(request), label=self.client.place)
+
+    async def _attempt(self, request: ChatRequest) -> Completion:
+        async with self.ledger.admitted(request) as admission:
+            completion = await self.client.attempt(request)
+            admission.settle(completion)
+        return completion

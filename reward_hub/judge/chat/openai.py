@@ -1,7 +1,7 @@
 """A chat model behind an OpenAI-compatible endpoint, asked by the `openai` package; one request at a time is sent once.
 
-Limits, retries and their waits are `asking`'s, because every attempt counts against the limits. Replies are read here
-as JSON rather than by that package's types, which are filled in unchecked.
+Limits, retries and their waits are `LimitedChat`'s, because every attempt counts against the limits. Replies are read
+here as JSON rather than by that package's types, which are filled in unchecked.
 """
 
 from __future__ import annotations
@@ -15,8 +15,15 @@ from typing import Any
 import httpx
 
 from reward_hub.errors import BackendError, ServerError, ServerTimeoutError, missing_dependency
-from reward_hub.http.client import UnusableNumberError, api_key_from, parse_json, shown_address
-from reward_hub.http.sending import MAX_RETRY_AFTER_S, RETRYABLE_STATUS, AttemptError, retry_after_s
+from reward_hub.http.client import (
+    UnusableNumberError,
+    api_key_from,
+    parse_json,
+    refused,
+    require_sendable_key,
+    shown_address,
+)
+from reward_hub.http.sending import AttemptError
 from reward_hub.judge.chat.client import TOP_LOGPROBS, ChatRequest, Completion
 from reward_hub.judge.form import ReplyToken
 from reward_hub.loops import PerLoop
@@ -57,8 +64,7 @@ class OpenAIChat:
         if url.path in ("", "/"):
             self._base += "/v1"
         self._key = api_key_from(api_key)
-        if self._key is not None and not (self._key.isascii() and self._key.isprintable()):
-            raise ServerError("The api key holds characters that no header can carry (a line break at its end?).")
+        require_sendable_key(self._key)
         self._timeout_s = timeout_s
         self._structured = structured
         self._extra_body = dict(extra_body or {})
@@ -156,24 +162,9 @@ class OpenAIChat:
         return body
 
     def _refused(self, where: str, error: Any) -> AttemptError:
-        """The error of a reply that is no 200."""
-        status, wait_s = error.status_code, retry_after_s(error.response.headers.get("retry-after"))
-        hint = ""
-        if status in (401, 403):
-            sent = "a key was sent" if self._key else "no key was sent"
-            hint = f" ({sent}; give api_key= or set REWARD_HUB_API_KEY)"
-        elif 300 <= status < 400:
-            hint = f" (it points to {shown_address(error.response.headers.get('location', 'nowhere'))})"
+        """The failure of a reply with another status than 200."""
         said = self._keyless(str(error.message))[:_QUOTED]
-        patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
-        return AttemptError(
-            ServerError(
-                f"{where}: status {status}{hint}: {said}",
-                status=status,
-                retryable=status in RETRYABLE_STATUS and patient,
-            ),
-            wait_s,
-        )
+        return refused(where, error.status_code, error.response.headers, said, key_sent=bool(self._key))
 
     def _keyless(self, text: str) -> str:
         """A text of others without the key, should they repeat it."""

@@ -117,8 +117,8 @@ def range_in(text: str) -> tuple[float, float] | None:
         return levels[0], levels[-1]
     if alone := _HIGHEST_ALONE.search(text):
         raise ValueError(f"The rubric names the highest score alone ({alone[0]!r}). {_SAY_RANGE}")
-    if unread := _UNREAD_SCORES.search(unweighed):
-        raise ValueError(f"The rubric's scores {unread[0]!r} cannot be read. {_SAY_RANGE}")
+    if scores := _UNREAD_SCORES.search(unweighed):
+        raise ValueError(f"The rubric's scores {scores[0]!r} cannot be read. {_SAY_RANGE}")
     return None
 
 
