@@ -38,7 +38,7 @@ class Registry(Generic[T]):
     Args:
         kind: what a message calls one of them.
         builtin: the built-in ones; called at the first look.
-        group: the group of entry points that bring others.
+        group: the group of entry points that bring others; None where no other package does.
         entry_of: what an entry point brings.
         reserved: names that mean something else, and what.
 
@@ -51,7 +51,7 @@ class Registry(Generic[T]):
         kind: str,
         builtin: Callable[[], Iterable[Entry[T]]],
         *,
-        group: str,
+        group: str | None,
         entry_of: Callable[[EntryPoint], Entry[T]],
         reserved: Mapping[str, str] | None = None,
     ) -> None:
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         """
         with self._lock:
             if self._installed is None:
-                points = entry_points(group=self._group)
+                points = () if self._group is None else entry_points(group=self._group)
                 found = self._joined(map(self._entry_of, points), self.builtin())
                 for entry in found.values():
                     self._checked(entry, self.registered)

@@ -1,59 +1,26 @@
-"""The command line: one file per command in this folder, imported when its command is asked for."""
+"""The command line: one file a command in this folder; see `reward_hub.cli.commands`."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, ClassVar
 
 import typer
-from typer.core import TyperGroup
-from typer.main import get_command
 
-from reward_hub.cli.option_groups import command_of
+from reward_hub.cli.commands import Commands, commands_of
 from reward_hub.cli.usage import UsageError
 from reward_hub.errors import RewardHubError
 from reward_hub.version import __version__
 
-# Command and file; each file holds one function, named `run`, or an `app` where it has commands below it.
-_FILES = {
-    "score": "score",
-    "steps": "steps",
-    "rank": "rank",
-    "judge": "judge",
-    "ensemble": "ensemble",
-    "bench": "bench.command",
-    "families": "families",
-    "inspect": "inspect",
-    "serve-args": "serve_args",
-    "serve": "serve",
-    "verify": "verify",
-    "cache": "cache",
-}
+
+class _RewardHubCommands(Commands):
+    """What `reward-hub` is followed by."""
+
+    registry = commands_of("reward_hub.cli", "reward_hub.commands")
 
 
-class Commands(TyperGroup):
-    """Commands that are imported when they are looked up."""
-
-    files: ClassVar[dict[str, str]] = _FILES
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(self.files)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in self.files:
-            return None
-        module = importlib.import_module(f"reward_hub.cli.{self.files[cmd_name]}")
-        if hasattr(module, "app"):
-            return get_command(module.app)
-        single = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        single.command(cmd_name)(command_of(module.run))
-        return get_command(single)
-
-
-app = typer.Typer(cls=Commands, name="reward-hub", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(cls=_RewardHubCommands, name="reward-hub", no_args_is_help=True, pretty_exceptions_enable=False)
 
 
 def _print_version(wanted: bool) -> None:

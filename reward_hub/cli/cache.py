@@ -12,6 +12,8 @@ from reward_hub.cli.option_groups import Json, LogOptions
 from reward_hub.cli.tables import print_pairs
 from reward_hub.cli.usage import UsageError
 
+PLACE_IN_HELP = 120
+
 
 def run(
     action: Annotated[Literal["stats", "clear", "export"], typer.Argument(help="What is done.", show_default=False)],

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from reward_hub.ensemble.offline import RecordedEnsemble
     from reward_hub.ensemble.reduction import Floats, Reduction
 
+PLACE_IN_HELP = 50
+
 _MODES = "Modes"
 _MODELS = "Models"
 _NONE = "none"

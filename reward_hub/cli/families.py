@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from reward_hub.family import Checkpoint, Family
     from reward_hub.judge.form import JudgeForm
 
+PLACE_IN_HELP = 70
+
 _PAGE_HEAD = """# Families
 
 Written by `make docs` from the registry. What a family reads, and where it departs from its source, stands in its file

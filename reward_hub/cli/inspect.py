@@ -11,6 +11,8 @@ from reward_hub.cli.option_groups import CheckpointOptions, Json, LogOptions
 from reward_hub.cli.tables import print_pairs
 from reward_hub.cli.usage import UsageError
 
+PLACE_IN_HELP = 80
+
 _TEMPLATE_LINES = 8  # of a chat template, which may have hundreds; --json has them all
 
 

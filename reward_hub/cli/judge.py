@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from reward_hub.base import BaseRM
     from reward_hub.judge import LLMJudge
 
+PLACE_IN_HELP = 40
+
 
 def run(
     file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],

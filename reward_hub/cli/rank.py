@@ -14,6 +14,8 @@ from reward_hub.errors import RewardHubError
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
+PLACE_IN_HELP = 30
+
 
 def run(
     file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],

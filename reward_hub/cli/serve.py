@@ -12,6 +12,8 @@ import typer
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, load_model
 from reward_hub.cli.usage import UsageError
 
+PLACE_IN_HELP = 100
+
 logger = logging.getLogger(__name__)
 
 _SERVER = "Server"

@@ -13,6 +13,8 @@ import typer
 from reward_hub.cli.option_groups import CheckpointOptions, Json, LogOptions
 from reward_hub.cli.usage import UsageError
 
+PLACE_IN_HELP = 90
+
 
 def run(
     model: Annotated[str, typer.Argument(help="A hub id or a local folder.")],

@@ -13,6 +13,8 @@ from reward_hub.data.columns import stepwise_of
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
+PLACE_IN_HELP = 20
+
 
 def run(
     file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],

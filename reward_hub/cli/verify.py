@@ -19,6 +19,8 @@ from reward_hub.cli.usage import UsageError
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
+PLACE_IN_HELP = 110
+
 _REFERENCE = "transformers, one at a time"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -272,3 +273,20 @@ def test_help_names_every_command(reward_hub: Call) -> None:
     ended = reward_hub("--help")
     assert ended.code == 0
     assert all(f" {name} " in ended.out for name in ("score", "steps", "rank", "families", "inspect"))
+
+
+def names_in(help_text: str) -> list[str]:
+    return re.findall(r"^│ ([a-z-]+)  ", help_text.partition("Commands")[2], flags=re.MULTILINE)
+
+
+def test_help_names_the_commands_in_their_order(reward_hub: Call) -> None:
+    assert names_in(reward_hub("--help").out) == [
+        *("score", "steps", "rank", "judge", "ensemble", "bench"),
+        *("families", "inspect", "serve-args", "serve", "verify", "cache"),
+    ]
+    assert names_in(reward_hub("bench", "--help").out) == ["compare", "report"]
+
+
+def test_a_file_that_is_no_command_is_none(reward_hub: Call) -> None:
+    ended = reward_hub("tables")
+    assert (ended.code, "No such command 'tables'" in ended.err) == (2, True)

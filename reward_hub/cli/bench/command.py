@@ -9,21 +9,23 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import typer
 
 from reward_hub.bench.scored import Scored
-from reward_hub.cli import Commands
 from reward_hub.cli.bench.data import DataOptions, load_task
 from reward_hub.cli.bench.files import BenchRun, BenchTask, Shard
 from reward_hub.cli.bench.models import BenchLoadOptions, ModelOptions, Source
 from reward_hub.cli.bench.publish import PublishOptions
 from reward_hub.cli.bench.run import merged, missing_shards, score_shard, write_results
 from reward_hub.cli.bench.table import print_results
+from reward_hub.cli.commands import Commands, commands_of
 from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions, command_of
 from reward_hub.cli.rows.run import N_REPORTED
 from reward_hub.cli.usage import UsageError
+
+PLACE_IN_HELP = 60
 
 # Options of rewardbench's scripts that have no counterpart by name, and what is said instead.
 _OF_REWARDBENCH = {
@@ -42,7 +44,7 @@ _OF_REWARDBENCH = {
 class _SubCommands(Commands):
     """Commands beside the run itself."""
 
-    files: ClassVar[dict[str, str]] = {"compare": "bench.compare", "report": "bench.report"}
+    registry = commands_of("reward_hub.cli.bench")
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         for name in (_with_hyphens(argument.partition("=")[0]) for argument in args):
@@ -57,9 +59,10 @@ class _SubCommands(Commands):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and args[0] not in self.files:
+        if args and self.get_command(ctx, args[0]) is None:
+            known = ", ".join(self.list_commands(ctx))
             raise UsageError(
-                f"{args[0]!r} is neither a command ({', '.join(self.files)}) nor the value of an option. An option "
+                f"{args[0]!r} is neither a command ({known}) nor the value of an option. An option "
                 "takes one value, a switch none; several models or judges are an --ensemble FILE."
             )
         return super().resolve_command(ctx, args)
