@@ -10,8 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from reward_hub.family import Checkpoint
-from reward_hub.types import Message
+from reward_hub.types import Checkpoint, Message
 
 Mode: TypeAlias = Literal["pointwise", "pairwise", "listwise", "stepwise"]
 ChatMessages: TypeAlias = list[dict[str, Any]]

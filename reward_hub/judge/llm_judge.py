@@ -30,9 +30,9 @@ from reward_hub.judge.chat.limits import Ledger, LimitedChat, Limits, Usage
 from reward_hub.judge.chat.openai import OpenAIChat
 from reward_hub.judge.chat.vllm import VllmChat
 from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
-from reward_hub.judge.form_choice import form_of
 from reward_hub.judge.judge_details import JudgeDetails, position_of
 from reward_hub.judge.judging import Judgement, Judging, Plan
+from reward_hub.judge.published import form_named, form_of_checkpoint, forms
 from reward_hub.judge.rubrics import forms as rubric_forms
 from reward_hub.judge.rubrics.fencing import text_of
 from reward_hub.judge.rubrics.rubric import Rubric
@@ -138,7 +138,7 @@ class LLMJudge(BaseRM):
         given = dict(locals())
         del given["self"]
         self.name = model
-        self.form = form_of(model, rubric, mode, form, use_logprobs)
+        self.form = _form_of(model, rubric, mode, form, use_logprobs)
         self.family = self.form.name
         self.kind = KINDS[self.form.mode]
         self._plan = Plan(
@@ -159,30 +159,13 @@ class LLMJudge(BaseRM):
         self._rubric_text = rubric if isinstance(rubric, str) and isinstance(form, JudgeForm) else None
         self._reference: str | None = None
         self._top_n: int | None = None
-        self._client: ChatClient
-        if structured not in (True, False, "auto"):
-            raise TypeError(f"structured={structured!r}; known: True, False, 'auto'.")
-        if _load_method(load_method, engine) == "vllm":
-            _refuse(api_base=api_base, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries)
-            retries = 0
-            self._client = VllmChat(
-                model,
-                engine=engine,
-                engine_options=engine_options,
-                structured=structured is not False,
-                chat_options=extra_body,
-            )
-        else:
-            _refuse(engine_options=engine_options)
-            retries = MAX_RETRIES if max_retries is None else max_retries
-            self._client = OpenAIChat(
-                model,
-                api_base=api_base,
-                api_key=api_key,
-                timeout_s=TIMEOUT_S if timeout_s is None else timeout_s,
-                structured=structured,
-                extra_body=extra_body,
-            )
+        endpoint = {"api_base": api_base, "api_key": api_key, "timeout_s": timeout_s, "max_retries": max_retries}
+        in_process = _load_method(load_method, engine) == "vllm"
+        self._client = _client_of(
+            model, in_process, endpoint, engine=engine, engine_options=engine_options, structured=structured,
+            extra_body=extra_body,
+        )  # fmt: skip
+        retries = 0 if in_process else MAX_RETRIES if max_retries is None else max_retries
         self._sent_settings = {"structured": structured, "extra_body": dict(extra_body or {})}
         if engine_options:
             self._sent_settings["engine_options"] = dict(engine_options)
@@ -197,7 +180,7 @@ class LLMJudge(BaseRM):
         sender = Sender(max_concurrency=max_concurrency, max_retries=retries)
         chat = LimitedChat(self._client, self._ledger, sender)
         self._judging = Judging(model, self.form, self._plan, chat, max_concurrency=max_concurrency)
-        self._details = JudgeDetails(self.form, model, "vllm" if isinstance(self._client, VllmChat) else "api")
+        self._details = JudgeDetails(self.form, model, "vllm" if in_process else "api")
         self._positions = PositionTally()
         if type(self) is LLMJudge:
             self.load_call = LoadCall.of(
@@ -382,6 +365,71 @@ class LLMJudge(BaseRM):
             rubric=self._rubric_text,
             top_n=self._top_n,
         )
+
+
+def _form_of(
+    model: str, rubric: str | Rubric | None, mode: Mode | None, form: JudgeForm | str | None, use_logprobs: bool
+) -> JudgeForm:
+    """The form that the arguments mean: the one given, else the one published with the model, else the rubric's."""
+    name = form if isinstance(form, str) else _published(model, mode) if form is None else None
+    if name is not None:
+        form = form_named(name, None if rubric is None else {"rubric": rubric})
+    elif isinstance(form, JudgeForm) and rubric is not None and not (form.takes_rubric and isinstance(rubric, str)):
+        raise TypeError(f"{form.name} takes no rubric=" + (" but a text." if form.takes_rubric else "."))
+    if not isinstance(form, JudgeForm):
+        if rubric is None:
+            raise TypeError(f"{model!r} is no published judge that is known here; give rubric= (or form=).")
+        if not isinstance(rubric, str | Rubric):
+            raise TypeError(f"rubric is {type(rubric).__name__}; a text or a Rubric is needed.")
+        parsed = Rubric.parse(rubric) if isinstance(rubric, str) else rubric
+        return rubric_forms.rubric_form(parsed, mode or "pointwise", use_logprobs=use_logprobs)
+    if mode not in (None, form.mode):
+        raise TypeError(f"mode={mode!r}: {form.name} is {form.mode}.")
+    if use_logprobs:
+        raise TypeError(f"use_logprobs is for rubrics; {form.name} says itself what it reads.")
+    return form
+
+
+def _published(model: str, mode: Mode | None) -> str | None:
+    """The form that a published judge is asked in: of the mode wanted, where it has several."""
+    first = form_of_checkpoint(model)
+    if first is None:
+        return None
+    of_mode = (form.name for form in forms() if form.mode == mode and any(c.id == model for c in form.checkpoints))
+    return next(of_mode, first.name)
+
+
+def _client_of(
+    model: str,
+    in_process: bool,
+    endpoint: Mapping[str, Any],
+    *,
+    engine: Any,
+    engine_options: Mapping[str, Any] | None,
+    structured: bool | str,
+    extra_body: Mapping[str, Any] | None,
+) -> ChatClient:
+    """The client of an engine in this process, or of an endpoint."""
+    if structured not in (True, False, "auto"):
+        raise TypeError(f"structured={structured!r}; known: True, False, 'auto'.")
+    if in_process:
+        _refuse(**endpoint)
+        return VllmChat(
+            model,
+            engine=engine,
+            engine_options=engine_options,
+            structured=structured is not False,
+            chat_options=extra_body,
+        )
+    _refuse(engine_options=engine_options)
+    return OpenAIChat(
+        model,
+        api_base=endpoint["api_base"],
+        api_key=endpoint["api_key"],
+        timeout_s=TIMEOUT_S if endpoint["timeout_s"] is None else endpoint["timeout_s"],
+        structured=structured,
+        extra_body=extra_body,
+    )
 
 
 def _load_method(load_method: str, engine: Any) -> str:

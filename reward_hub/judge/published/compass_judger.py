@@ -10,10 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
 from reward_hub.judge.templates import Template, instruction_of, read_letter, refuse_reference
-from reward_hub.types import Message
+from reward_hub.types import Checkpoint, Message
 
 SOURCE = "https://github.com/open-compass/CompassJudger"
 SECOND, FIRST = "compass-judger", "compass-judger-1"

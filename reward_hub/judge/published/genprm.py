@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply, ReplyToken, Verdict
 from reward_hub.judge.templates import Template, instruction_of, steps_of
 from reward_hub.judge.verdicts import box_of, parse_verdict, yes_probability
+from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2504.00891"
 CHECKPOINTS = (

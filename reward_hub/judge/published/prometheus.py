@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.rubrics.score_rubric import HELPFULNESS, criterion_of, scored_rubric
 from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score
+from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2405.01535"
 CHECKPOINTS = (

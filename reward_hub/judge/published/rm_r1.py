@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
 from reward_hub.judge.templates import Template, read_letter, refuse_reference, transcript
-from reward_hub.types import Message
+from reward_hub.types import Checkpoint, Message
 
 SOURCE = "https://arxiv.org/abs/2505.02387"
 INSTRUCT, DISTILLED = "rm-r1", "rm-r1-distilled"

@@ -12,12 +12,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Mode, Reply, Verdict
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.rubrics.score_rubric import HELPFULNESS, criterion_of, scored_rubric
 from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score, refuse_reference
 from reward_hub.judge.verdicts import parse_verdict
+from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2501.17195"
 CHECKPOINTS = (

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
 from reward_hub.judge.templates import Template, instruction_of, read_letter, refuse_reference
+from reward_hub.types import Checkpoint
 
 NAME = "skywork-critic"
 

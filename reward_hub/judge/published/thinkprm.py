@@ -21,10 +21,10 @@ import re
 from collections.abc import Mapping, Sequence
 
 from reward_hub.errors import JudgeParseError
-from reward_hub.family import Checkpoint
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply, Verdict
 from reward_hub.judge.templates import Template, instruction_of, steps_of
 from reward_hub.judge.verdicts import parse_verdict, yes_probability
+from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2504.16828"
 CHECKPOINTS = tuple(Checkpoint(f"launch/ThinkPRM-{size}", license="apache-2.0") for size in ("1.5B", "7B", "14B"))
