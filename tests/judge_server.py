@@ -7,6 +7,7 @@ with judge_server(verdict(4)) as server:
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -179,3 +180,9 @@ def judge_server(script: Script) -> Iterator[JudgeServer]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def tokens(*given: str | tuple[str, dict[str, float]]) -> list[tuple[str, dict[str, float]]]:
+    """Tokens with probabilities; a bare text is certain."""
+    made = [(one, {one: 1.0}) if isinstance(one, str) else one for one in given]
+    return [(text, {way: math.log(p) for way, p in ways.items()}) for text, ways in made]

@@ -72,6 +72,31 @@ def test_equal_scores_prefer_no_response() -> None:
     assert (found["prefers_more"], found["chosen_has_more"]["accuracy"]) == (0.0, 0.0)
 
 
+def test_a_tie_is_won_by_neither_response_and_has_no_part_in_what_is_preferred() -> None:
+    # The first prefers the longer response, the second ties; both have a longer chosen response.
+    scored = [described(pair(i, score, 0.0), [10], [5]) for i, score in enumerate([1.0, 0.0])]
+    judged = [described(compared(i, [p]), [10], [5]) for i, p in enumerate([0.75, 0.5])]
+    swapped = [described(compared(i, [p]), [5], [10]) for i, p in enumerate([0.25, 0.5])]
+    for rows, accuracy, name in (
+        (scored, 0.5, "chosen_has_more"),
+        (judged, 0.5, "chosen_has_more"),
+        (swapped, 0.0, "chosen_has_less"),
+    ):
+        found = bias.bias_of(rows)
+        assert found is not None
+        assert (found[name]["accuracy"], found[name]["n"]) == (accuracy, 2)
+        assert found["prefers_more"] == 1.0
+        assert found["margin_correlation"]["n"] == 2
+
+
+def test_responses_of_one_length_are_counted_apart() -> None:
+    rows = [described(pair(0, 1.0, 0.0), [10], [10]), described(pair(1, 1.0, 0.0), [5], [10])]
+    found = bias.bias_of(rows)
+    assert found is not None
+    assert [found[name]["n"] for name in ("chosen_has_more", "chosen_has_less", "equal")] == [0, 1, 1]
+    assert (found["prefers_more"], found["chosen_share"]) == (0.0, 0.0)
+
+
 def test_a_comparing_model_is_measured_by_its_probability() -> None:
     rows = [described(compared(0, [0.9, 0.7]), [30], [10]), described(compared(1, [0.2, None]), [10], [20])]
     found = bias.bias_of(rows)

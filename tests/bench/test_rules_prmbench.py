@@ -138,6 +138,11 @@ def test_a_partner_without_any_valid_step_is_skipped() -> None:
     rows = [row("correct_1", [0.9, 0.1], []), row("circular_1", [0.9, 0.9], [2]), row("correct_2", [0.1], [])]
     rows.append(row("circular_2", [0.9], [1]))
     assert prmbench.score(rows).metrics["overall"]["similarity"] == pytest.approx(0.5)
+    # And one whose partner alone has none is as far from it as can be.
+    rows.append(row("correct_3", [0.9], []))
+    rows.append(row("circular_3", [0.1], [1]))
+    assert prmbench.score(rows).metrics["overall"]["similarity"] == pytest.approx((0.5 + 1.0) / 2)
+    assert prmbench.score(rows[2:4]).metrics["overall"]["similarity"] == -1
 
 
 def test_labels_of_differences_judge_the_step_from_one_score_to_the_next() -> None:

@@ -173,8 +173,8 @@ def _similarities(
     found: list[float | None] = []
     for row, name, count in zip(rows, classes, counts, strict=True):
         share = partners.get(f"{CORRECT}_{str(row.id).removeprefix(f'{name}_')}")
-        known = name != CORRECT and count is not None and share
-        found.append(abs(count.valid_share - share) if known and count and share else None)
+        # As published a share of 0 is taken for none.
+        found.append(abs(count.valid_share - share) if count is not None and name != CORRECT and share else None)
     return found
 
 
