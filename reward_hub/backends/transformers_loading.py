@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 from reward_hub.backends.base import EngineOptions
+from reward_hub.backends.stock_config import stock_config
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import lm_head_name
 from reward_hub.errors import CheckpointError, RemoteCodeRefusedError, UnsupportedError, missing_dependency
@@ -45,7 +48,13 @@ OPTIONS = frozenset(
 
 
 def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions) -> Any:
-    config = _model_config(files, backbone, options)
+    """The model that answers the read, its weights checked and an adapter merged in.
+
+    Raises:
+        CheckpointError: it cannot be made of these files.
+        RemoteCodeRefusedError: it needs code of its own, which was not allowed.
+    """
+    config, make = _config_and_class(files, read, backbone, options)
     # As stored: transformers 5 calls every T5 tied, and would tie one whose own head is missing.
     if isinstance(read, TokenLogprobs) and not files.config.get("tie_word_embeddings", config.tie_word_embeddings):
         lm_head_name(files, tied=False)
@@ -66,13 +75,9 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
                 state = _stock_state(
                     files, backbone, set(read.head.tensors()) if isinstance(read, HeadOutputs) else set()
                 )
-                model, report = _model_class(config, read).from_pretrained(None, state_dict=state, **arguments)
-            elif type(config) in transformers.MODEL_MAPPING:
-                model, report = _model_class(config, read).from_pretrained(str(files.fetch()), **arguments)
+                model, report = make(None, state_dict=state, **arguments)
             else:
-                lm = isinstance(read, TokenLogprobs)
-                auto: Any = transformers.AutoModelForCausalLM if lm else transformers.AutoModel
-                model, report = auto.from_pretrained(str(files.fetch()), trust_remote_code=True, **arguments)
+                model, report = make(str(files.fetch()), **arguments)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"{files.id} cannot be loaded as {config.model_type}: {error}") from error
     _check_report(files, report, backbone, read)
@@ -81,14 +86,43 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     return model.eval()
 
 
-def _model_class(config: Any, read: Read) -> Any:
-    """The stock class: the bare backbone, or the one with an LM head where the whole vocabulary is read."""
-    table = transformers.MODEL_MAPPING
+def _config_and_class(
+    files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions
+) -> tuple[Any, Callable[..., Any]]:
+    """The config, and what makes a model of it: a stock class, else the checkpoint's own code where that is allowed."""
+    stored = files.config if backbone is None else backbone.config
+    known = stored.get("model_type") in transformers.CONFIG_MAPPING
+    if known:
+        config = stock_config(stored)
+        stock = stock_class(config, read)
+        if stock is not None:
+            return config, stock.from_pretrained
+    lacking = "class" if not known else "language model" if isinstance(read, TokenLogprobs) else "base model"
+    problem = (
+        f"{files.id} has model type {stored.get('model_type')!r}, for which transformers {transformers.__version__} "
+        f"has no {lacking}"
+    )
+    if known and "auto_map" not in stored:
+        raise CheckpointError(f"{problem}; it cannot be read so.")
+    if not options.trust_remote_code:
+        raise RemoteCodeRefusedError(
+            f"{problem}; it needs code from its repository. If you trust that code, pass trust_remote_code=True."
+        )
+    auto: Any = transformers.AutoModelForCausalLM if isinstance(read, TokenLogprobs) else transformers.AutoModel
+    return (
+        transformers.AutoConfig.from_pretrained(str(files.fetch()), trust_remote_code=options.trust_remote_code),
+        functools.partial(auto.from_pretrained, trust_remote_code=options.trust_remote_code),
+    )
+
+
+def stock_class(config: Any, read: Read) -> Any:
+    """The bare backbone's class, or the one with an LM head where the whole vocabulary is read; None: there is none."""
+    table: Any = transformers.MODEL_MAPPING
     if isinstance(read, TokenLogprobs):
         table = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         if config.is_encoder_decoder:
             table = transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-    found = table[type(config)]
+    found = table.get(type(config), None)
     return found[0] if isinstance(found, tuple) else found
 
 
@@ -96,20 +130,6 @@ def _is_unusual(files: CheckpointFiles) -> bool:
     """Whether from_pretrained would not find the weights by their file names."""
     stems = ("model.safetensors", "model-", "pytorch_model")
     return not all(name.startswith(stems) for name in files.weight_files)
-
-
-def _model_config(files: CheckpointFiles, backbone: Backbone | None, options: EngineOptions) -> Any:
-    stored = dict(backbone.config if backbone is not None else files.config)
-    model_type = stored.get("model_type")
-    if model_type is not None and model_type in transformers.CONFIG_MAPPING:
-        stored.pop("auto_map", None)
-        return transformers.CONFIG_MAPPING[model_type].from_dict(stored)
-    if not options.trust_remote_code:
-        raise RemoteCodeRefusedError(
-            f"{files.id} has model type {model_type!r}, which transformers {transformers.__version__} does not know; "
-            "it needs code from its repository. If you trust that code, pass trust_remote_code=True."
-        )
-    return transformers.AutoConfig.from_pretrained(str(files.fetch()), trust_remote_code=True)
 
 
 def _dtype(asked: Any, config: Any, files: CheckpointFiles) -> Any:
@@ -201,6 +221,11 @@ def _merge_adapter(model: Any, adapter: CheckpointFiles, read: Read) -> Any:
     except ImportError as error:
         raise missing_dependency("peft", "transformers", "A PEFT adapter") from error
     config = peft.PeftConfig.from_pretrained(str(adapter.fetch()))
+    if getattr(config, "megatron_config", None):
+        raise UnsupportedError(
+            f"The adapter {adapter.id} was trained on layers of {config.megatron_core}, a module that it names itself; "
+            "adapters over transformers' own layers are read."
+        )
     state = {name: adapter.torch_tensor(name) for name in adapter.tensors if "lora_" in name}
     # A head of the adapter's own is read from its file; with log-probabilities the model computes the head itself.
     whole = isinstance(read, TokenLogprobs)

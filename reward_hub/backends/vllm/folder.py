@@ -13,6 +13,7 @@ from typing import Any
 
 from reward_hub.backends.vllm.plan import VllmPlan, WeightRules
 from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles
+from reward_hub.checkpoints.remote_code import without_code
 from reward_hub.checkpoints.tensors import lm_head_name
 from reward_hub.errors import BackendError, CheckpointError
 from reward_hub.family import Backbone
@@ -24,7 +25,8 @@ _MISLEADING = ("modules.json", "sentence_bert_config.json", "config_sentence_tra
 
 def is_plain(files: CheckpointFiles) -> bool:
     """Whether the checkpoint's own folder holds what vLLM would load, and nothing else that it might."""
-    return is_plain_among(files, frozenset(path.name for path in files.fetch().iterdir()))
+    names = frozenset(path.name for path in files.fetch().iterdir())
+    return is_plain_among(files, names) and without_code(files.config) == files.config
 
 
 def is_plain_among(files: CheckpointFiles, names: frozenset[str]) -> bool:
@@ -66,8 +68,7 @@ def _write_tokenizer(folder: Path, source: Path) -> None:
     for name in TOKENIZER_FILES:
         if (source / name).exists():
             (folder / name).symlink_to((source / name).resolve())
-    config = _tokenizer_config(source)
-    config.pop("auto_map", None)
+    config = without_code(_tokenizer_config(source))
     if (source / "tokenizer.json").exists():
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     written = folder / "tokenizer_config.json"
@@ -81,8 +82,7 @@ def _tokenizer_config(folder: Path) -> dict[str, Any]:
 
 
 def _write_config(folder: Path, files: CheckpointFiles, plan: VllmPlan) -> None:
-    config = {key: value for key, value in (plan.config or files.config).items() if key != "auto_map"}
-    config["architectures"] = [plan.architecture]
+    config = {**without_code(plan.config or files.config), "architectures": [plan.architecture]}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
@@ -154,8 +154,9 @@ def check_backbone(files: CheckpointFiles, plan: VllmPlan, backbone: Backbone | 
     import torch
     import transformers
 
-    stored = dict(plan.config or files.config)
-    config = transformers.CONFIG_MAPPING[stored["model_type"]].from_dict(stored)
+    from reward_hub.backends.stock_config import stock_config
+
+    config = stock_config(plan.config or files.config)
     with torch.device("meta"):
         made: Any = transformers.MODEL_MAPPING[type(config)]
         model = made(config)
