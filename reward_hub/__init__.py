@@ -26,6 +26,7 @@ _HOME = {
     "register_family": "reward_hub.registry",
     "register_backend": "reward_hub.registry",
     "register_benchmark": "reward_hub.bench.benchmark",
+    "register_judge": "reward_hub.judge.published",
     "RewardHubError": "reward_hub.errors",
     "InvalidConversationError": "reward_hub.errors",
     "InputTooLongError": "reward_hub.errors",
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from reward_hub.errors import UnknownModelError as UnknownModelError
     from reward_hub.errors import UnsupportedError as UnsupportedError
     from reward_hub.judge import LLMJudge as LLMJudge
+    from reward_hub.judge.published import register_judge as register_judge
     from reward_hub.registry import register_backend as register_backend
     from reward_hub.registry import register_family as register_family
 

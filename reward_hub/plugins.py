@@ -98,9 +98,15 @@ class Registry(Generic[T]):
                 self._installed = found
             return self._installed
 
+    def each(self) -> Iterator[Entry[T]]:
+        """All of them in turn; entry points are read where the search did not end before."""
+        yield from self.builtin().values()
+        yield from list(self.registered.values())
+        yield from self.installed().values()
+
     def entries(self) -> dict[str, Entry[T]]:
-        """All of them: built in, registered, installed."""
-        return {**self.builtin(), **self.registered, **self.installed()}
+        """All of them by name."""
+        return {entry.name: entry for entry in self.each()}
 
     def names(self) -> list[str]:
         return list(self.entries())

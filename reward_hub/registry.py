@@ -86,7 +86,8 @@ def family_named(name: str) -> Family:
 
 def family_of_id(model_id: str) -> Family | None:
     """The family that lists exactly this published id."""
-    return next((family for family in families() if family.checkpoint(model_id) is not None), None)
+    known = (entry.thing for entry in FAMILIES.each())
+    return next((family for family in known if family.checkpoint(model_id) is not None), None)
 
 
 def family_of_checkpoint(model: str, config: Config, shapes: TensorShapes, files: frozenset[str]) -> Family:

@@ -141,5 +141,5 @@ def suite_named(name: str) -> Benchmark:
 
 def suite_of_hub(repo: str) -> Benchmark | None:
     """The benchmark whose data this id of the hub is."""
-    known = (entry.thing for entry in BENCHMARKS.entries().values())
+    known = (entry.thing for entry in BENCHMARKS.each())
     return next((suite for suite in known if any(data.repo == repo for data in suite.hub)), None)

@@ -80,6 +80,10 @@ class JudgeForm:
     """The next request, after the replies so far (none at first)."""
     read: Callable[[JudgeTask, Sequence[Reply]], Verdict]
     """All replies -> verdict. Raises JudgeParseError where they hold none, or two."""
+    parse: Callable[[str], Any] | None = None
+    """The words of the verdict in one reply, for `parse_verdict`. Raises NotAVerdictError."""
+    verdict_names: tuple[str, ...] = ()
+    """Other names that `parse_verdict` knows the form's verdicts by."""
     n_replies: Callable[[JudgeTask], int] = lambda task: 1
     """Requests that one judgement takes, one after the other (GenPRM asks once a step)."""
     response_schema: Callable[[JudgeTask], dict[str, Any]] | None = None

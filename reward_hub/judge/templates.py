@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from reward_hub.errors import UnsupportedError
 from reward_hub.judge.form import JudgeTask, Reply, Verdict
+from reward_hub.judge.marks import verdict_in
 from reward_hub.judge.rubrics.fencing import conversation_parts
-from reward_hub.judge.verdicts import parse_verdict
 from reward_hub.types import Message
 
 logger = logging.getLogger(__name__)
@@ -85,21 +85,21 @@ def steps_of(judge: str, task: JudgeTask) -> tuple[str, ...]:
     return task.steps
 
 
-def read_letter(judge: str) -> Callable[[JudgeTask, Sequence[Reply]], Verdict]:
+def read_letter(judge: str, parse: Callable[[str], str]) -> Callable[[JudgeTask, Sequence[Reply]], Verdict]:
     """The `read` of forms whose verdict is the letter of the better response."""
 
     def read(task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         text = replies[-1].text
-        return Verdict((1.0 if parse_verdict(judge, text) == "A" else 0.0,), reasoning=text.strip())
+        return Verdict((1.0 if verdict_in(text, parse, judge) == "A" else 0.0,), reasoning=text.strip())
 
     return read
 
 
-def read_score(judge: str) -> Callable[[JudgeTask, Sequence[Reply]], Verdict]:
+def read_score(judge: str, parse: Callable[[str], int]) -> Callable[[JudgeTask, Sequence[Reply]], Verdict]:
     """The `read` of forms whose verdict is a number."""
 
     def read(task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         text = replies[-1].text
-        return Verdict((float(parse_verdict(judge, text)),), reasoning=text.strip())
+        return Verdict((float(verdict_in(text, parse, judge)),), reasoning=text.strip())
 
     return read

@@ -8,9 +8,11 @@ turns of both assistants side by side; an earlier turn is the same for both.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
+from reward_hub.judge.marks import BEFORE_LETTER, LETTER, a_or_b, agreed, behind, without_thinking
 from reward_hub.judge.templates import Template, instruction_of, read_letter, refuse_reference
 from reward_hub.types import Checkpoint, Message
 
@@ -55,6 +57,7 @@ If you believe Assistant B performed better, please output B directly.
 Do not output any other content, just the option. Please output:""",
     ("[Dialogue Begin]", "[Dialogue End]"),
 )
+_CHOICE = re.compile(r"\bchoice\b[\s*_`\"'“”]{0,20}[:=]", re.IGNORECASE)
 
 
 def compass_judger() -> JudgeForm:
@@ -72,7 +75,8 @@ def compass_judger() -> JudgeForm:
         mode="pairwise",
         source="https://arxiv.org/abs/2507.09104",
         request=request,
-        read=read_letter(SECOND),
+        read=read_letter(SECOND, _second_verdict),
+        parse=_second_verdict,
         checkpoints=tuple(
             Checkpoint(f"opencompass/CompassJudger-2-{size}-Instruct", license="apache-2.0") for size in ("7B", "32B")
         ),
@@ -93,7 +97,8 @@ def compass_judger_1() -> JudgeForm:
         mode="pairwise",
         source="https://arxiv.org/abs/2410.16256",
         request=request,
-        read=read_letter(FIRST),
+        read=read_letter(FIRST, _first_verdict),
+        parse=_first_verdict,
         checkpoints=tuple(
             Checkpoint(f"opencompass/CompassJudger-1-{size}-Instruct", license="apache-2.0")
             for size in ("1.5B", "7B", "14B", "32B")
@@ -110,6 +115,16 @@ def _dialogue(prompt: Sequence[Message], a: str, b: str) -> Iterator[str]:
             yield f"{message.role.capitalize()}: {message.text}"
     yield f"Assistant A: {a}"
     yield f"Assistant B: {b}"
+
+
+def _second_verdict(text: str) -> str:
+    return behind(((_CHOICE, LETTER),), without_thinking(text), a_or_b)
+
+
+def _first_verdict(text: str) -> str:
+    """The letter is the whole reply."""
+    letter = re.fullmatch(rf"{BEFORE_LETTER}(?P<letter>[ABab])[\s.*_`\"'”’)\]]*", without_thinking(text), re.IGNORECASE)
+    return agreed([] if letter is None else [letter["letter"].upper()])
 
 
 FORMS = (compass_judger, compass_judger_1)

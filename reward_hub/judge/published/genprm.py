@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply, ReplyToken, Verdict
+from reward_hub.judge.marks import BOX, agreed, verdict_in, without_thinking, yes_probability
 from reward_hub.judge.templates import Template, instruction_of, steps_of
-from reward_hub.judge.verdicts import box_of, parse_verdict, yes_probability
 from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2504.00891"
@@ -90,6 +90,7 @@ def _form(name: str, system: str, start: str, checkpoints: tuple[Checkpoint, ...
         source=SOURCE,
         request=request,
         read=read,
+        parse=_verdict,
         n_replies=lambda task: len(steps_of(name, task)),
         checkpoints=checkpoints,
         max_tokens=MAX_TOKENS,
@@ -99,7 +100,7 @@ def _form(name: str, system: str, start: str, checkpoints: tuple[Checkpoint, ...
 
 
 def _score(name: str, start: str, reply: Reply) -> float:
-    said: float = parse_verdict(name, start + reply.text)
+    said = verdict_in(start + reply.text, _verdict, name)
     word = "yes" if said else "no"
     token = None if reply.tokens is None else _token_in_box(start, reply.tokens, word)
     if token is None:
@@ -119,7 +120,7 @@ def _score(name: str, start: str, reply: Reply) -> float:
 def _token_in_box(start: str, tokens: Sequence[ReplyToken], word: str) -> ReplyToken | None:
     """The token with the word in the last box; None where it is written in several."""
     text = start + "".join(token.text for token in tokens)
-    span = box_of(text, word)
+    span = _box_of(text, word)
     if span is None:
         return None
     position = len(start)
@@ -128,6 +129,17 @@ def _token_in_box(start: str, tokens: Sequence[ReplyToken], word: str) -> ReplyT
             return token
         position += len(token.text)
     return None
+
+
+def _verdict(text: str) -> float:
+    boxes = (box["word"].lower() for box in BOX.finditer(without_thinking(text)))
+    return 1.0 if agreed([word for word in boxes if word in ("yes", "no")]) == "yes" else 0.0
+
+
+def _box_of(text: str, word: str) -> tuple[int, int] | None:
+    """Where a word stands in the last box that holds it, in any case."""
+    spans = [box.span("word") for box in BOX.finditer(text) if box["word"].lower() == word]
+    return spans[-1] if spans else None
 
 
 FORMS = (genprm, genprm_simple)

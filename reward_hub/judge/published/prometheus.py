@@ -10,10 +10,12 @@ prompts have one instruction; a longer conversation is written into it turn by t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
+from reward_hub.judge.marks import LETTER, NUMBER, a_or_b, behind, whole_score, without_thinking
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.rubrics.score_rubric import HELPFULNESS, criterion_of, scored_rubric
 from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score
@@ -82,6 +84,19 @@ _MARKS = (
     *("###Task Description:", "###The instruction to evaluate:", "###Response to evaluate:", "###Instruction:"),
     *("###Response A:", "###Response B:", "###Reference Answer", "###Score Rubric", "###Feedback:", "[RESULT]"),
 )
+# A mere mention counts where the reply ends with it: "so the score of 3", but not "a score of 5 would need proofs".
+_TO_THE_END = r"[\s*_`\"'”’)\]}】〕.!。]{0,20}\Z"
+_LAST_NUMBER = re.compile(
+    r"[\s*_`\"'(\[{]{0,20}(?P<number>[-−+]?\d+(?:[.,]\d+)?)"
+    rf"(?=(?:\s{{0,5}}[(\[]?(?:/|out\s+of)\s{{0,5}}\d+)?{_TO_THE_END})",
+    re.IGNORECASE,
+)
+_LAST_LETTER = re.compile(rf"{LETTER.pattern}(?={_TO_THE_END})", re.IGNORECASE)
+_RESULT = re.compile(r"[\[【〔][\s*_]{0,10}(?:final\s)?(?:result|score)\b", re.IGNORECASE)
+_SCORE_COLON = re.compile(r"\b(?:score|result)\b[\s*_`\"']{0,20}[:=]", re.IGNORECASE)
+_SCORE_OF = re.compile(r"\b(?:score|result)\b(?:\s{1,5}of\b)?", re.IGNORECASE)
+_RESULT_LINE = re.compile(r"(?:^|\n)[ \t*_#>]{0,20}result\b|\bresult\b[\s*_`\"']{0,20}[:=]", re.IGNORECASE)
+_RESPONSE = re.compile(r"[\[【〔][\s*_]{0,10}response\b", re.IGNORECASE)
 
 
 def prometheus_absolute(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -> JudgeForm:
@@ -108,7 +123,8 @@ def prometheus_absolute(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNES
         mode="pointwise",
         source=SOURCE,
         request=request,
-        read=read_score(ABSOLUTE),
+        read=read_score(ABSOLUTE, _absolute_verdict),
+        parse=_absolute_verdict,
         score_range=(1.0, 5.0),
         checkpoints=CHECKPOINTS,
         takes_rubric=True,
@@ -141,7 +157,8 @@ def prometheus_relative(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNES
         mode="pairwise",
         source=SOURCE,
         request=request,
-        read=read_letter(RELATIVE),
+        read=read_letter(RELATIVE, _relative_verdict),
+        parse=_relative_verdict,
         checkpoints=CHECKPOINTS,
         takes_rubric=True,
     )
@@ -157,6 +174,17 @@ def _templates(judge: str, text: str, given: str, heading: str) -> dict[bool, Te
             _MARKS,
         ),
     }
+
+
+def _absolute_verdict(text: str) -> int:
+    marks = ((_RESULT, NUMBER), (_SCORE_COLON, NUMBER), (_SCORE_OF, _LAST_NUMBER))
+    return behind(marks, without_thinking(text), whole_score)
+
+
+def _relative_verdict(text: str) -> str:
+    return behind(
+        ((_RESULT, LETTER), (_RESULT_LINE, LETTER), (_RESPONSE, _LAST_LETTER)), without_thinking(text), a_or_b
+    )
 
 
 FORMS = (prometheus_absolute, prometheus_relative)

@@ -9,9 +9,11 @@ published in words: ours are `User: ...` and `Assistant: ...` with a blank line 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
+from reward_hub.judge.marks import LETTER, a_or_b, agreed, letters_in_brackets, without_thinking
 from reward_hub.judge.templates import Template, read_letter, refuse_reference, transcript
 from reward_hub.types import Checkpoint, Message
 
@@ -111,6 +113,7 @@ _MARKS = (
     *("[Client Question]", "[The Start of Chatbot", "[The End of Chatbot", "[The Start of the Conversation"),
     *("[The End of the Conversation", "[[A]]", "[[B]]", "<answer>", "</think>"),
 )
+_ANSWER_TAG = re.compile(r"<answer>(?P<inside>.{0,100}?)</answer>", re.IGNORECASE | re.DOTALL)
 
 
 def rm_r1() -> JudgeForm:
@@ -151,10 +154,19 @@ def _form(name: str, system: str | None, before: str, after: str, checkpoints: t
         mode="pairwise",
         source=SOURCE,
         request=request,
-        read=read_letter(name),
+        read=read_letter(name, _verdict),
+        parse=_verdict,
         checkpoints=checkpoints,
         max_tokens=MAX_TOKENS,
     )
+
+
+def _verdict(text: str) -> str:
+    """<answer>[[A]]</answer>; both letters in double brackets are an error wherever they stand, as in the authors'."""
+    answer = without_thinking(text)
+    tagged = [tag["inside"].strip(" \n*_`[]\\") for tag in _ANSWER_TAG.finditer(answer)]
+    letters = [a_or_b(match) for inside in tagged if (match := LETTER.fullmatch(inside)) is not None]
+    return agreed([*letters, *letters_in_brackets(answer)])
 
 
 FORMS = (rm_r1, rm_r1_distilled)

@@ -9,14 +9,16 @@ wording, without a rubric.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Mode, Reply, Verdict
+from reward_hub.judge.marks import LETTER, NUMBER, YES_NO, a_or_b, behind, verdict_in, whole_score, without_thinking
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.rubrics.score_rubric import HELPFULNESS, criterion_of, scored_rubric
 from reward_hub.judge.templates import Template, instruction_of, read_letter, read_score, refuse_reference
-from reward_hub.judge.verdicts import parse_verdict
 from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2501.17195"
@@ -134,6 +136,7 @@ _AND_REFERENCE = {
     ABSOLUTE: ("", " and reference answer"),
     CLASSIFICATION: (" ", " and reference answer that serve as the evaluation standard."),
 }
+_BOLD_RESULT = re.compile(r"\*\*\s{0,5}result\s{0,5}(?::\s{0,5}\*\*|\*\*\s{0,5}:|:)", re.IGNORECASE)
 
 
 def selene_absolute(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -> JudgeForm:
@@ -148,7 +151,7 @@ def selene_absolute(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -
     def request(task: JudgeTask, replies: Sequence[Reply]) -> ChatMessages:
         return _one_response(templates, task, own if task.rubric is None else scored_rubric(task.rubric))
 
-    return _form(ABSOLUTE, "pointwise", request, read_score(ABSOLUTE), score_range=(1.0, 5.0))
+    return _form(ABSOLUTE, "pointwise", request, read_score(ABSOLUTE, _absolute_verdict), _absolute_verdict, (1.0, 5.0))
 
 
 def selene_classification(*, rubric: str = DEFAULT_CLASSES) -> JudgeForm:
@@ -167,9 +170,12 @@ def selene_classification(*, rubric: str = DEFAULT_CLASSES) -> JudgeForm:
 
     def read(task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         text = replies[-1].text
-        return Verdict((1.0 if parse_verdict(CLASSIFICATION, text) == "Yes" else 0.0,), reasoning=text.strip())
+        return Verdict(
+            (1.0 if verdict_in(text, _classification_verdict, CLASSIFICATION) == "Yes" else 0.0,),
+            reasoning=text.strip(),
+        )
 
-    return _form(CLASSIFICATION, "pointwise", request, read)
+    return _form(CLASSIFICATION, "pointwise", request, read, _classification_verdict)
 
 
 def selene_pairwise(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -> JudgeForm:
@@ -191,7 +197,8 @@ def selene_pairwise(*, rubric: str | Rubric | Mapping[str, Any] = HELPFULNESS) -
         )
         return [{"role": "user", "content": text}]
 
-    return _form(PAIRWISE, "pairwise", request, read_letter(PAIRWISE))
+    form = _form(PAIRWISE, "pairwise", request, read_letter(PAIRWISE, _pairwise_verdict), _pairwise_verdict)
+    return replace(form, verdict_names=("selene-atla",))
 
 
 def _templates(judge: str, text: str) -> dict[bool, Template]:
@@ -213,13 +220,16 @@ def _one_response(templates: Mapping[bool, Template], task: JudgeTask, rubric: s
     return [{"role": "user", "content": text}]
 
 
-def _form(name: str, mode: Mode, request: Any, read: Any, score_range: tuple[float, float] = (0.0, 1.0)) -> JudgeForm:
+def _form(
+    name: str, mode: Mode, request: Any, read: Any, parse: Any, score_range: tuple[float, float] = (0.0, 1.0)
+) -> JudgeForm:
     return JudgeForm(
         name=name,
         mode=mode,
         source=SOURCE,
         request=request,
         read=read,
+        parse=parse,
         score_range=score_range,
         checkpoints=CHECKPOINTS,
         takes_rubric=True,
@@ -230,6 +240,18 @@ def _check_classes(rubric: str) -> None:
     lines = [line.partition(":")[0].strip() for line in rubric.splitlines()]
     if "Yes" not in lines or "No" not in lines:
         raise ValueError("The rubric needs the lines '[question]', 'Yes: ...' and 'No: ...'.")
+
+
+def _absolute_verdict(text: str) -> int:
+    return behind(((_BOLD_RESULT, NUMBER),), without_thinking(text), whole_score)
+
+
+def _classification_verdict(text: str) -> str:
+    return behind(((_BOLD_RESULT, YES_NO),), without_thinking(text), lambda match: match["word"].capitalize())
+
+
+def _pairwise_verdict(text: str) -> str:
+    return behind(((_BOLD_RESULT, LETTER),), without_thinking(text), a_or_b)
 
 
 FORMS = (selene_absolute, selene_classification, selene_pairwise)

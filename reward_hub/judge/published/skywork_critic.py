@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply
+from reward_hub.judge.marks import in_brackets
 from reward_hub.judge.templates import Template, instruction_of, read_letter, refuse_reference
 from reward_hub.types import Checkpoint
 
@@ -59,7 +60,9 @@ def skywork_critic() -> JudgeForm:
         mode="pairwise",
         source="https://huggingface.co/Skywork/Skywork-Critic-Llama-3.1-8B",
         request=_request,
-        read=read_letter(NAME),
+        read=read_letter(NAME, in_brackets),
+        parse=in_brackets,
+        verdict_names=("bracket-verdict",),
         checkpoints=(
             Checkpoint("Skywork/Skywork-Critic-Llama-3.1-8B", license="skywork"),
             Checkpoint("Skywork/Skywork-Critic-Llama-3.1-70B", license="skywork"),

@@ -22,8 +22,8 @@ from collections.abc import Mapping, Sequence
 
 from reward_hub.errors import JudgeParseError
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Reply, Verdict
+from reward_hub.judge.marks import BOX, YES_NO, NotAVerdictError, agreed, behind, verdict_in, yes_probability
 from reward_hub.judge.templates import Template, instruction_of, steps_of
-from reward_hub.judge.verdicts import parse_verdict, yes_probability
 from reward_hub.types import Checkpoint
 
 SOURCE = "https://arxiv.org/abs/2504.16828"
@@ -48,6 +48,8 @@ _TEXT = """You are given a math problem and a proposed step-by-step solution:
 Review and critique each step in the proposed solution to determine whether each step is correct. If the solution is \
 incomplete, only verify the provided steps."""
 _MARKS = ("[Math Problem]", "[Solution]", QUESTION, "\\boxed{correct}", "\\boxed{incorrect}", "</think>")
+_IS_CORRECT = re.compile(r"is\s+the\s+solution\s+correct\s{0,5}\?", re.IGNORECASE)
+_STEP_OR_BOX = re.compile(rf"(?:^|\n)[ \t*_#>-]{{0,20}}step\s{{1,5}}(?P<step>\d+)\b|{BOX.pattern}", re.IGNORECASE)
 
 
 def thinkprm(*, begin_reply: bool = True) -> JudgeForm:
@@ -78,6 +80,7 @@ def thinkprm(*, begin_reply: bool = True) -> JudgeForm:
         source=SOURCE,
         request=request,
         read=read,
+        parse=_verdict,
         n_replies=lambda task: 2 * len(steps_of(PREFIXES, task)),
         checkpoints=CHECKPOINTS,
         max_tokens=MAX_TOKENS,
@@ -100,7 +103,7 @@ def thinkprm_steps(*, begin_reply: bool = True) -> JudgeForm:
     def read(task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         n_steps = len(steps_of(LABELS, task))
         text = replies[-1].text
-        labels = parse_verdict(LABELS, _chain(replies[-1], n_steps))
+        labels = verdict_in(_chain(replies[-1], n_steps), _labels, LABELS)
         if len(labels) > n_steps or (len(labels) < n_steps and 0.0 not in labels):
             raise JudgeParseError(f"The chain labels {len(labels)} of {n_steps} steps, all correct.", text=text)
         return Verdict(labels + (0.0,) * (n_steps - len(labels)), reasoning=text.strip())
@@ -111,6 +114,7 @@ def thinkprm_steps(*, begin_reply: bool = True) -> JudgeForm:
         source=SOURCE,
         request=request,
         read=read,
+        parse=_labels,
         checkpoints=CHECKPOINTS,
         max_tokens=MAX_TOKENS,
         stop=STOP,
@@ -141,8 +145,7 @@ def _said_yes(decision: Reply) -> float:
             break
         if token.text.strip():
             break
-    said: float = parse_verdict(PREFIXES, f"{QUESTION} {decision.text}")
-    return said
+    return verdict_in(f"{QUESTION} {decision.text}", _verdict, PREFIXES)
 
 
 def _spelling(token: str) -> str:
@@ -155,6 +158,28 @@ def _sum_of(logprobs: Mapping[str, float], word: str) -> float | None:
     if not found:
         return None
     return max(found) + math.log(math.fsum(math.exp(value - max(found)) for value in found))
+
+
+def _verdict(text: str) -> float:
+    """The chain itself is the model's thinking, so that no tags are looked at."""
+    return behind(((_IS_CORRECT, YES_NO),), text, lambda match: 1.0 if match["word"].lower() == "yes" else 0.0)
+
+
+def _labels(text: str) -> tuple[float, ...]:
+    """One label a step; several boxes of one step must agree."""
+    labels: dict[int, list[str]] = {}
+    current = 0
+    for found in _STEP_OR_BOX.finditer(text):
+        if found["step"]:
+            current = int(found["step"])
+        elif (word := found["word"].lower()) in ("correct", "incorrect"):
+            labels.setdefault(current, []).append(word)
+    if 0 in labels and len(labels) == 1:
+        # No step is named: the boxes stand in the order of the steps.
+        labels = {number: [label] for number, label in enumerate(labels[0], start=1)}
+    if not labels or sorted(labels) != list(range(1, len(labels) + 1)):
+        raise NotAVerdictError(f"labels the steps {sorted(labels)}, not each from the first on")
+    return tuple(1.0 if agreed(labels[number]) == "correct" else 0.0 for number in sorted(labels))
 
 
 FORMS = (thinkprm, thinkprm_steps)
