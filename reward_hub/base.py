@@ -18,10 +18,20 @@ from reward_hub import messages as border
 from reward_hub.aggregation import AggregationMethod as AggregationMethod
 from reward_hub.aggregation import PRMResult as PRMResult
 from reward_hub.aggregation import aggregation_name
+from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.loops import run_sync
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
-from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails, joined_details
+from reward_hub.types import (
+    TEMPLATE_ARGUMENTS,
+    TOOLS,
+    Conversation,
+    Kind,
+    Message,
+    Pair,
+    ScoreDetails,
+    joined_details,
+)
 
 if TYPE_CHECKING:
     from reward_hub.load_call import LoadCall
@@ -154,7 +164,9 @@ class BaseRM:
         if "_ascore_many" in self._own:
             return run_sync(self._ascore_many(conversations, options))
         if "score_batch" in self._own and "score" not in self._own and options.on_error == "raise":
-            batch = [[message.to_dict() for message in c.messages] for c in conversations]
+            for c in conversations:
+                refuse_template_arguments(c.messages, f"{type(self).__name__}.score_batch takes messages alone")
+            batch = [c.to_dicts() for c in conversations]
             scores = self.score_batch(batch)
             if len(scores) != len(batch):
                 raise BackendError(f"{type(self).__name__}.score_batch gave {len(scores)} scores for {len(batch)}.")
@@ -621,6 +633,8 @@ class BaseRM:
     def _one_with_steps(
         self, conversation: Conversation, how: str | None, delimiter: str | None, index: int | None
     ) -> Conversation:
+        if conversation.steps is not None and delimiter is None and how != "model":
+            return conversation
         if (how or self._default_aggregation()) == "model":
             text = conversation.response
             return replace(conversation, steps=(text,), step_spans=((0, len(text)),))
@@ -676,17 +690,17 @@ class BaseRM:
 
     def _call_own(self, conversation: Conversation, options: CallOptions) -> ScoreDetails:
         """Score one conversation by what the subclass overrides."""
-        turns = [message.to_dict() for message in conversation.messages]
         if conversation.steps is not None and "score_steps" in self._own:
-            steps = _call_accepting(self.score_steps, turns, {"steps": list(conversation.steps)})
+            steps = _call_with(self.score_steps, conversation, {"steps": list(conversation.steps)})
             total = aggregate(steps, options.aggregation or self._default_aggregation())
             return replace(self._own_details(total), step_scores=[float(s) for s in steps])
         if "score" in self._own:
-            return self._own_details(self.score(turns))
+            return self._own_details(_call_with(self.score, conversation, {}))
         if "ascore" in self._own:
-            return self._own_details(run_sync(self.ascore(turns)))
+            return self._own_details(run_sync(_call_with(self.ascore, conversation, {})))
         if "score_batch" in self._own:
-            return self._own_details(self.score_batch([turns])[0])
+            refuse_template_arguments(conversation.messages, f"{type(self).__name__}.score_batch takes messages alone")
+            return self._own_details(self.score_batch([conversation.to_dicts()])[0])
         raise TypeError(f"{type(self).__name__} must override score (or score_batch, ascore, score_steps).")
 
     def _own_details(self, value: Any) -> ScoreDetails:
@@ -814,6 +828,24 @@ def _named(values: Mapping[str, Any]) -> list[str]:
 
 def _article(kind: str) -> str:
     return f"an {kind}" if kind == "outcome" else f"a {kind}"
+
+
+def _call_with(function: Callable[..., Any], conversation: Conversation, options: dict[str, Any]) -> Any:
+    """Call a method of a user's with a conversation, and what its chat template takes besides where it takes that."""
+    first, *others = conversation.messages
+    arguments = {name: first.extra[name] for name in (TOOLS, TEMPLATE_ARGUMENTS) if name in first.extra}
+    if not _accepts(function, arguments):
+        who = f"{getattr(function, '__qualname__', function)} does not take {', '.join(arguments)}"
+        refuse_template_arguments(conversation.messages, who)
+    turns = [message.to_dict() for message in (first.without_template_arguments(), *others)]
+    return _call_accepting(function, turns, options | arguments)
+
+
+def _accepts(function: Callable[..., Any], names: Iterable[str]) -> bool:
+    parameters = inspect.signature(function).parameters
+    return set(names) <= set(parameters) or any(
+        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
+    )
 
 
 def _call_accepting(function: Callable[..., Any], first: Any, options: dict[str, Any]) -> Any:

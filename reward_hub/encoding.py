@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reward_hub.errors import CheckpointError, InvalidConversationError
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Config, Conversation, Message, TokenInput
+from reward_hub.types import Config, Conversation, Message, TokenInput, template_arguments
 
 
 def chat_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
@@ -42,6 +42,22 @@ def question_and_answer(conversation: Conversation) -> tuple[str, str]:
             field="messages",
         )
     return conversation.prompt[0].text, conversation.response
+
+
+def refuse_template_arguments(messages: Sequence[Message], who: str) -> None:
+    """For those who read a conversation without a chat template of its own.
+
+    Raises:
+        InvalidConversationError: the conversation has `tools` or arguments for the template; `who` says who cannot read
+            them.
+    """
+    names = list(template_arguments(messages))
+    if names:
+        raise InvalidConversationError(
+            f"{who}: {', '.join(map(repr, names))} would be ignored. Leave them out, or use a model that renders with "
+            "its checkpoint's chat template.",
+            field=names[0],
+        )
 
 
 def read_last(token_ids: list[int], *, n_suffix: int = 0) -> TokenInput:

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from reward_hub.encoding import refuse_template_arguments
 from reward_hub.numerics import softcap, softmax
 from reward_hub.reads import HeadOutputs, Read
-from reward_hub.types import Array, Checkpoint, Config, Conversation, Kind, Pair, Scored, TensorShapes, TokenInput
+from reward_hub.types import (
+    Array,
+    Checkpoint,
+    Config,
+    Conversation,
+    Kind,
+    Message,
+    Pair,
+    Scored,
+    TensorShapes,
+    TokenInput,
+    template_arguments,
+)
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -150,9 +163,40 @@ class Family:
         """The read for one checkpoint."""
         return self.read(setup) if callable(self.read) else self.read
 
+    def tokens_of(self, value: Conversation | Pair, setup: Setup) -> TokenInput:
+        """What `encode` makes of a conversation or a pair, nothing of it ignored.
+
+        Raises:
+            InvalidConversationError: it has `tools` or arguments for the chat template, and this family writes its text
+                without them.
+        """
+        if not template_arguments(value.prompt):
+            return self.encode(value, setup)
+        tokenizer = _Watched(setup.tokenizer)
+        tokens = self.encode(value, replace(setup, tokenizer=cast("Tokenizer", tokenizer)))
+        if not tokenizer.gave_arguments:
+            refuse_template_arguments(value.prompt, f"family {self.name} writes the conversation's text itself")
+        return tokens
+
     def checkpoint(self, model_id: str) -> Checkpoint | None:
         """The published checkpoint of this id, if it is one of the family's."""
         return next((row for row in self.checkpoints if row.id == model_id), None)
+
+
+class _Watched:
+    """A tokenizer that remembers whether a chat template was given what a conversation has for it."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self.gave_arguments = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tokenizer, name)
+
+    def render(self, messages: Iterable[Message], *, add_generation_prompt: bool = False) -> str:
+        turns = list(messages)
+        self.gave_arguments |= bool(template_arguments(turns))
+        return self._tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
 
 
 def head_output(outputs: Array, setup: Setup) -> Scored:

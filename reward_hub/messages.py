@@ -8,9 +8,11 @@ from typing import Any, Literal
 import pydantic
 
 from reward_hub.errors import InvalidConversationError
-from reward_hub.types import Conversation, Message, Pair
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair
 
 ROLES = ("system", "user", "assistant", "tool", "developer")
+# Names in a chat template that are not for callers to set.
+_TEMPLATE_OWN = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt")
 
 
 class _TextPart(pydantic.BaseModel):
@@ -39,7 +41,19 @@ def parse(
         InvalidConversationError: no messages, an unknown role, missing content, a last message that is not the
             assistant's, no user message. `.field` says where, `.index` repeats the place in the batch.
     """
-    turns = parse_messages(_as_messages(messages, prompt, response, index), index)
+    if isinstance(messages, Conversation) and prompt is None and response is None:
+        _check_turns(messages.messages, index)
+        return messages
+    return conversation_of(parse_messages(_as_messages(messages, prompt, response, index), index), index=index)
+
+
+def conversation_of(turns: tuple[Message, ...], *, index: int | None = None) -> Conversation:
+    """The conversation that messages make; they must end with the assistant's and hold a user's."""
+    _check_turns(turns, index)
+    return Conversation(turns)
+
+
+def _check_turns(turns: tuple[Message, ...], index: int | None) -> None:
     if turns[-1].role != "assistant":
         raise InvalidConversationError(
             f"the last message has role {turns[-1].role!r}; a response by 'assistant' is scored.",
@@ -47,7 +61,6 @@ def parse(
             field=f"messages[{len(turns) - 1}].role",
         )
     _need_user(turns, index)
-    return Conversation(turns)
 
 
 def parse_prompt(messages: Any = None, *, prompt: str | None = None, index: int | None = None) -> tuple[Message, ...]:
@@ -101,6 +114,8 @@ def parse_steps(
     """
     if steps is None:
         conversation = parse(messages, prompt=prompt, response=response, index=index)
+        if conversation.steps is not None:
+            return conversation
         return split_steps(conversation, step_delimiter, index=index)
     if isinstance(steps, str) or not isinstance(steps, Sequence) or not all(isinstance(s, str) for s in steps):
         raise InvalidConversationError("steps must be a list of texts.", index=index, field="steps")
@@ -149,11 +164,13 @@ def is_single(messages: Any) -> bool:
     """Whether this is one conversation (a list of messages) rather than a list of conversations."""
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:
         return True
-    return not isinstance(messages[0], (list, tuple))
+    return not isinstance(messages[0], (list, tuple, Conversation))
 
 
 def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ...]:
     """Validate roles and contents; which role must stand last is the caller's matter."""
+    if isinstance(messages, Conversation):
+        return messages.messages
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise InvalidConversationError(
             f"messages is {type(messages).__name__}; a list of {{'role', 'content'}} dicts is needed "
@@ -167,6 +184,8 @@ def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ..
 
 
 def _message(raw: Any, place: int, index: int | None) -> Message:
+    if isinstance(raw, Message):
+        return raw
     if hasattr(raw, "model_dump"):
         raw = raw.model_dump(exclude_none=True)
     where = f"messages[{place}]"
@@ -194,7 +213,50 @@ def _message(raw: Any, place: int, index: int | None) -> Message:
         raise InvalidConversationError(f"{where} has no content.", index=index, field=f"{where}.content")
     if text is not None:
         _check_unicode(text, index, f"{where}.content")
-    return Message(parsed.role, text, tuple(parsed.tool_calls or ()), dict(parsed.model_extra or {}))
+    extra = _checked_extra(parsed.model_extra or {}, place, index)
+    return Message(parsed.role, text, tuple(parsed.tool_calls or ()), extra)
+
+
+def _checked_extra(extra: Mapping[str, Any], place: int, index: int | None) -> dict[str, Any]:
+    """A message's other keys; `tools` and `chat_template_kwargs` are the conversation's, and stand in its first one."""
+    checked = dict(extra)
+    for name in (TOOLS, TEMPLATE_ARGUMENTS):
+        if checked.get(name, ()) in (None, (), [], {}):
+            checked.pop(name, None)
+        elif place > 0:
+            where = f"messages[{place}].{name}"
+            raise InvalidConversationError(
+                f"{where}: {name} belong to the whole conversation; give them with its first message.",
+                index=index,
+                field=where,
+            )
+    tools, arguments = checked.get(TOOLS), checked.get(TEMPLATE_ARGUMENTS)
+    if tools is not None and not (isinstance(tools, list) and all(isinstance(tool, Mapping) for tool in tools)):
+        raise InvalidConversationError(
+            f"tools is {_short(tools)}; a list of dicts, one a tool, is needed.", index=index, field=TOOLS
+        )
+    if arguments is None:
+        return checked
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise InvalidConversationError(
+            f"{TEMPLATE_ARGUMENTS} is {_short(arguments)}; a dict of names and values is needed.",
+            index=index,
+            field=TEMPLATE_ARGUMENTS,
+        )
+    taken = (*_TEMPLATE_OWN, *((TOOLS,) if tools else ()))
+    for name in arguments:
+        if name in taken:
+            raise InvalidConversationError(
+                f"{TEMPLATE_ARGUMENTS} holds {name!r}, which is set by other means.",
+                index=index,
+                field=TEMPLATE_ARGUMENTS,
+            )
+    return checked
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _as_messages(messages: Any, prompt: str | None, response: str | None, index: int | None) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,9 @@ Config: TypeAlias = Mapping[str, Any]
 """A parsed config.json."""
 TensorShapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape, for every tensor of a checkpoint."""
+
+TOOLS = "tools"
+TEMPLATE_ARGUMENTS = "chat_template_kwargs"
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,25 @@ class Message:
     content: str | None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
-    """Other keys the caller gave (`name`, `tool_call_id`, ...), handed to the chat template unchanged."""
+    """Other keys the caller gave (`name`, `tool_call_id`, ...), handed to the chat template unchanged.
+
+    The first message of a conversation also holds what the template takes besides the messages: `tools` and
+    `chat_template_kwargs`. They belong to the prompt, and so stay with it wherever messages are joined or parted.
+    """
 
     @property
     def text(self) -> str:
         return self.content or ""
+
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given besides the messages: `tools`, and the entries of `chat_template_kwargs`."""
+        tools = {TOOLS: list(self.extra[TOOLS])} if self.extra.get(TOOLS) else {}
+        return {**(self.extra.get(TEMPLATE_ARGUMENTS) or {}), **tools}
+
+    def without_template_arguments(self) -> Message:
+        rest = {name: value for name, value in self.extra.items() if name not in (TOOLS, TEMPLATE_ARGUMENTS)}
+        return replace(self, extra=rest)
 
     def to_dict(self) -> dict[str, Any]:
         message: dict[str, Any] = {"role": self.role, "content": self.content, **self.extra}
@@ -72,6 +89,15 @@ class Conversation:
         """The text of the last message."""
         return self.messages[-1].text
 
+    @property
+    def template_arguments(self) -> dict[str, Any]:
+        """What the chat template is given besides the messages."""
+        return template_arguments(self.messages)
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """The messages in the form that callers pass."""
+        return [message.to_dict() for message in self.messages]
+
     def with_response(self, text: str) -> Conversation:
         """The same conversation with another response text (steps stay as they are)."""
         return replace(self, messages=(*self.prompt, replace(self.messages[-1], content=text)))
@@ -81,6 +107,11 @@ class Conversation:
         if any(message.role in ("system", "developer") for message in self.messages):
             return self
         return replace(self, messages=(Message("system", text), *self.messages))
+
+
+def template_arguments(messages: Iterable[Message]) -> dict[str, Any]:
+    """What the chat template is given besides these messages."""
+    return {name: value for message in messages for name, value in message.template_arguments.items()}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ the numbers are the same (measured difference 0). Messages before the question a
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from reward_hub.encoding import tokens_before
 from reward_hub.errors import CheckpointError, InvalidConversationError
 from reward_hub.family import Checkpoint, Family, Setup, calls_itself, never, step_probability
@@ -33,8 +35,12 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     ends: list[int] = []
     text = ""
     for k, step in enumerate(conversation.steps):
-        content = f"{question.text} {step.strip()}" if k == 0 else step.strip()
-        turns += [Message("user", content), Message("assistant", GOOD)]
+        if k == 0:
+            # Not a new message: what the template takes besides (tools) stands with the first one.
+            turns.append(replace(question, content=f"{question.text} {step.strip()}"))
+        else:
+            turns.append(Message("user", step.strip()))
+        turns.append(Message("assistant", GOOD))
         grown = tokenizer.render(turns)
         if not grown.startswith(text):
             raise CheckpointError(

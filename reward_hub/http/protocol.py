@@ -43,6 +43,8 @@ class ServerInfo(pydantic.BaseModel):
     """Whether one response has a score (a pairwise model compares two)."""
     splits_steps: bool
     """Whether a response is split into steps before it is scored."""
+    template_arguments: bool = False
+    """Whether `tools` and `chat_template_kwargs` of a first message are honoured; older servers did not read them."""
     max_items: int
     """Most conversations of one request."""
     max_body_bytes: int

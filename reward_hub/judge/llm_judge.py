@@ -20,6 +20,7 @@ from typing import Any, Literal, SupportsIndex, TypeVar
 
 from reward_hub.aggregation import aggregation_name
 from reward_hub.base import BaseRM, CallOptions, Messages, Result
+from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import (
     InvalidConversationError,
     RewardHubError,
@@ -356,6 +357,7 @@ class LLMJudge(BaseRM):
     def _task(
         self, prompt: Sequence[Message], responses: tuple[str, ...], conversation: Conversation | None = None
     ) -> JudgeTask:
+        refuse_template_arguments(prompt, f"{self.name} is a judge, which is shown messages alone")
         given = _reference_in(prompt if conversation is None else conversation.messages)
         return JudgeTask(
             tuple(prompt),

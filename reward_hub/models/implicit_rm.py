@@ -209,7 +209,7 @@ class ImplicitRM(BaseRM):
 
     def _counted(self, model: LoadedModel, conversation: Conversation) -> TokenInput:
         """One model's tokens; what the recipe leaves out is not read."""
-        tokens = model.family.encode(conversation, model.setup)
+        tokens = model.family.tokens_of(conversation, model.setup)
         leaves_out, strong = self._ratio.leaves_out, self.policy.setup
         if leaves_out is None:
             return tokens

@@ -216,7 +216,7 @@ class ModelRM(BaseRM):
 
     def _fit(self, conversation: Conversation) -> Fitted:
         setup, family = self.model.setup, self.model.family
-        fitted = self.model.fit(lambda c: family.encode(c, setup), conversation, with_other_response)
+        fitted = self.model.fit(lambda c: family.tokens_of(c, setup), conversation, with_other_response)
         steps = conversation.steps
         if family.kind == "process" and steps is not None and family.reads_every_step:
             n = len(fitted.tokens.positions)

@@ -73,8 +73,8 @@ class PairwiseRM(BaseRM):
         model = self.model
         family, setup, limit = model.family, model.setup, model.max_length
         if family.cut is None or limit is None:
-            return model.fit(lambda p: family.encode(p, setup), pair, lambda p, text: Pair(p.prompt, text, text))
-        n = len(family.encode(pair, setup).token_ids)
+            return model.fit(lambda p: family.tokens_of(p, setup), pair, lambda p, text: Pair(p.prompt, text, text))
+        n = len(family.tokens_of(pair, setup).token_ids)
         refused = model.truncation == "error"
         cut = family.cut(pair, setup, limit, "right" if refused else model.truncation)
         if cut is not None and len(cut.token_ids) == n:

@@ -18,6 +18,7 @@ import pydantic
 
 from reward_hub.aggregation import AggregationMethod, aggregation_name
 from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import RewardHubError, ServerError, UnsupportedError
 from reward_hub.http.client import HttpClient, api_key_from
 from reward_hub.http.protocol import (
@@ -151,6 +152,8 @@ class RemoteRM(BaseRM):
         return {"backend": "api", "device": f"as served at {self._client.address}"}
 
     async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        for conversation in conversations:
+            self._require_carried(conversation.messages)
         parts = list(self._parts([_item_of(c) for c in conversations], options))
         scored = await in_order([self._score_part(conversations, part, options) for part in parts])
         return [result for results in scored for result in results]
@@ -159,6 +162,8 @@ class RemoteRM(BaseRM):
         return run_sync(self._acompare_many(pairs, both_orders, options))
 
     async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+        for pair in pairs:
+            self._require_carried(pair.prompt)
         items = [{"messages": _turns(pair.prompt), "a": pair.a, "b": pair.b} for pair in pairs]
         parts = list(self._parts(items, options))
         compared = await in_order([self._compare_part(items, part, both_orders, options) for part in parts])
@@ -172,12 +177,18 @@ class RemoteRM(BaseRM):
     async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
         if self.kind != "pairwise":
             return await super()._arank(prompt, responses)
+        self._require_carried(prompt)
         body = {"messages": _turns(prompt), "responses": list(responses), "return_details": True}
         reply = self._checked(RankReply, "/v1/rank", await self._post("/v1/rank", body))
         details = reply.details or {}
         if len(reply.scores) != len(responses) or details.get("scores") != reply.scores:
             raise self._unusable("/v1/rank", f"{len(reply.scores)} scores for {len(responses)} responses")
         return self._details("/v1/rank", reply.score, details)
+
+    def _require_carried(self, messages: Sequence[Message]) -> None:
+        if not self.info.template_arguments:
+            older = f"{self._client.address} is an older reward-hub serve ({self.info.version})"
+            refuse_template_arguments(messages, older)
 
     def _default_aggregation(self) -> str:
         return self._aggregation or self.info.aggregation

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
 from reward_hub.loops import in_order, run_sync
@@ -44,6 +45,8 @@ class _Asker:
     def question(self, conversation: Conversation) -> Question:
         turns = [message.to_dict() for message in conversation.messages]
         if not self.renders_here:
+            name = self.connection.dialect.name
+            refuse_template_arguments(conversation.messages, f"a {name} server renders the messages itself")
             return Question(turns)
         assert self.tokenizer is not None
         text = self.tokenizer.render(conversation.messages)

@@ -95,6 +95,7 @@ class Service:
             aggregation=rm._default_aggregation(),
             has_score=self._has_score(),
             splits_steps=rm.kind == "process" and "score" not in rm._own,
+            template_arguments=True,
             max_items=self.options.max_queue,
             max_body_bytes=self.options.max_body_bytes,
         )

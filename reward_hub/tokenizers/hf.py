@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reward_hub.errors import CheckpointError, InvalidConversationError
-from reward_hub.types import Message
+from reward_hub.types import Message, template_arguments
 
 # A limit of this size or more is the "no limit" that transformers writes (int(1e30)).
 _NO_LIMIT = 10**9
@@ -77,7 +77,10 @@ class HFTokenizer:
             raise CheckpointError(
                 "The checkpoint has no chat template, and this family renders with it. Give chat_template=."
             )
-        turns = [message.to_dict() for message in messages]
+        given = list(messages)
+        arguments = template_arguments(given)
+        self._require_places(arguments)
+        turns = [message.without_template_arguments().to_dict() for message in given]
         if "developer" not in self.chat_template:
             # Templates older than the role skip such a turn without a word; it is the system prompt by its meaning.
             for turn in turns:
@@ -91,13 +94,26 @@ class HFTokenizer:
                 chat_template=self.chat_template,
                 tokenize=False,
                 add_generation_prompt=add_generation_prompt,
-                **fixed,
+                **(fixed | arguments),
             )
         except (jinja2.exceptions.TemplateError, TypeError) as error:
             raise InvalidConversationError(
                 f"the chat template refuses this conversation: {error}", field="messages"
             ) from error
         return str(text)
+
+    def _require_places(self, arguments: Iterable[str]) -> None:
+        """Raises InvalidConversationError for an argument of which the template says nothing."""
+        import jinja2
+
+        for name in arguments:
+            tokens = jinja2.Environment().lex(self.chat_template or "")
+            if not any(kind == "name" and value == name for _, kind, value in tokens):
+                raise InvalidConversationError(
+                    f"the chat template has no place for {name!r}, which would be ignored. Leave it out, or give a "
+                    "template that takes it with chat_template=.",
+                    field=name,
+                )
 
     def token_id(self, token: str) -> int:
         found = self._backend.token_to_id(token)
