@@ -7,25 +7,33 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward_hub.data.rows import Row, RowFormatError, decoded_cell, messages_in_cells, read_rows
-from reward_hub.errors import missing_dependency
+from reward_hub.data.column_names import Columns
+from reward_hub.data.rows import (
+    Row,
+    RowFormatError,
+    decoded_cell,
+    endings,
+    import_datasets,
+    is_on_disk,
+    is_table,
+    load_from_disk,
+    named_rows,
+    one_split,
+    read_rows,
+    rows_of_dataset,
+)
 
 logger = logging.getLogger(__name__)
 
-# Cells of CSV are text; in these columns they may hold JSON.
-_JSON_CELLS = ("candidates", "correct", "grades", "answers", "error_steps", "label")
-# In these a list is a text that looks like one, unless every cell of the column is a list of texts: several responses.
+# A list in these cells of CSV is a text, unless every cell of the column is a list of texts: several responses.
 _RESPONSE_CELLS = ("chosen", "rejected")
-# An empty cell of these is none.
-_OPTIONAL_CELLS = (*_JSON_CELLS, "subset", "classification")
 # The name that `datasets` gives the only split of a file.
 _ONLY_SPLIT = "train"
-_ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 
 
 class DataUnavailableError(OSError):
@@ -63,7 +71,9 @@ class HubData:
         return f"https://huggingface.co/datasets/{self.repo}{part}"
 
 
-def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ()) -> Data:
+def read_path(
+    path: str, *, split: str | None = None, files: Sequence[str] = (), columns: Columns | None = None
+) -> Data:
     """The rows of a file or a folder.
 
     Args:
@@ -71,6 +81,7 @@ def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ())
             rows get a column `file` that says which one they are of.
         split: of a `DatasetDict`; in a folder of files it stands in the names of those that are meant.
         files: patterns of the names of the files that are meant where no split is said; the first that fits any.
+        columns: which column is what, where their names do not say so.
 
     Raises:
         RowFormatError: what is there cannot be read.
@@ -82,19 +93,15 @@ def read_path(path: str, *, split: str | None = None, files: Sequence[str] = ())
     if not place.is_dir():
         if split not in (None, _ONLY_SPLIT):
             raise RowFormatError(f"{path} is one file and has no split {split!r}.")
-        return Data(path, _decoded(read_rows(path), place.suffix), sha256_of(place))
-    if any((place / name).exists() for name in ("state.json", "dataset_dict.json")):
-        return _from_disk(path, split)
+        return Data(path, _read_file(place, columns), sha256_of(place))
+    if is_on_disk(place):
+        return _of_dataset(path, load_from_disk(path, split), columns)
     found = _files_in(place, split, files)
-    rows = [
-        _with_file(row, file.relative_to(place).as_posix())
-        for file in found
-        for row in _decoded(read_rows(str(file)), file.suffix)
-    ]
+    rows = [_with_file(row, file.relative_to(place).as_posix()) for file in found for row in _read_file(file, columns)]
     return Data(path, _numbered(rows), sha256_of(*found))
 
 
-def read_hub(data: HubData) -> Data:
+def read_hub(data: HubData, *, columns: Columns | None = None) -> Data:
     """The rows of a data set on the hub (or in its cache).
 
     Raises:
@@ -102,7 +109,7 @@ def read_hub(data: HubData) -> Data:
         RowFormatError: it has several splits and none is said.
         MissingDependencyError: `datasets` is not installed.
     """
-    datasets = _datasets("data from the hub")
+    datasets = import_datasets("data from the hub")
     try:
         found = datasets.load_dataset(data.repo, data.config, split=data.split, revision=data.revision)
     except (ValueError, OSError, RuntimeError, datasets.exceptions.DatasetsError) as error:
@@ -113,37 +120,18 @@ def read_hub(data: HubData) -> Data:
             f"Where there is no way to the hub, download {data.address} elsewhere, copy the file or folder here, and "
             "say --data PATH."
         ) from error
-    return _of_dataset(data.repo, found, data.split)
+    return _of_dataset(data.repo, one_split(data.repo, found, data.split), columns)
 
 
-def _from_disk(path: str, split: str | None) -> Data:
-    return _of_dataset(path, _datasets("a data set on disk").load_from_disk(path), split)
-
-
-def _datasets(purpose: str) -> Any:
-    try:
-        import datasets
-    except ImportError as error:
-        raise missing_dependency("datasets", "bench", purpose) from error
-    return datasets
-
-
-def _of_dataset(name: str, found: Any, split: str | None) -> Data:
-    if isinstance(found, dict):
-        names = list(found)
-        chosen = split if split is not None else names[0] if len(names) == 1 else None
-        if chosen not in found:
-            raise RowFormatError(f"{name} has the splits {', '.join(names)}; say which with --split.")
-        found = found[chosen]
-    elif split is not None and str(found.split or split).split("[")[0] != split.split("[")[0]:
-        raise RowFormatError(f"{name} holds the split {found.split}, not {split!r}.")
-    rows = [Row(number, dict(record)) for number, record in enumerate(found, start=1)]
-    return Data(name, rows, _sha256_of_rows(rows))
+def _of_dataset(name: str, dataset: Any, columns: Columns | None) -> Data:
+    # The hash is of the rows as they stand in the data set, whatever becomes of their nulls.
+    digest = _sha256_of_rows(dataset)
+    return Data(name, list(named_rows(rows_of_dataset(dataset), columns or Columns())), digest)
 
 
 def _files_in(folder: Path, split: str | None, patterns: Sequence[str]) -> list[Path]:
     """The files of a split, else those of the first pattern that any has, else all."""
-    readable = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in _ENDINGS]
+    readable = [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(endings())]
     if split is not None:
         found = [path for path in readable if split in path.name]
     else:
@@ -151,7 +139,7 @@ def _files_in(folder: Path, split: str | None, patterns: Sequence[str]) -> list[
         found = next(filter(None, named), readable)
     if not found:
         of_split = "" if split is None else f" with {split!r} in its name"
-        raise RowFormatError(f"{folder} holds no file{of_split} that ends in {', '.join(_ENDINGS)}.")
+        raise RowFormatError(f"{folder} holds no file{of_split} that ends in {', '.join(endings())}.")
     return found
 
 
@@ -163,23 +151,9 @@ def _numbered(rows: Iterable[Row]) -> list[Row]:
     return [Row(number, row.record, row.error) for number, row in enumerate(rows, start=1)]
 
 
-def _decoded(rows: Iterable[Row], suffix: str) -> list[Row]:
-    if suffix.lower() not in (".csv", ".tsv"):
-        return list(rows)
-    return _with_several_responses([_decoded_cells(row) for row in rows])
-
-
-def _decoded_cells(row: Row) -> Row:
-    if row.record is None:
-        return row
-    record = dict(row.record)
-    for name in _OPTIONAL_CELLS:
-        if record.get(name) == "":
-            del record[name]
-    for name in _JSON_CELLS:
-        if name in record:
-            record[name] = decoded_cell(record[name])
-    return Row(row.number, messages_in_cells(record, "prompt", "chosen", "rejected"))
+def _read_file(path: Path, columns: Columns | None) -> list[Row]:
+    rows = list(read_rows(str(path), columns))
+    return _with_several_responses(rows) if is_table(path) else rows
 
 
 def _with_several_responses(rows: list[Row]) -> list[Row]:
@@ -210,8 +184,8 @@ def sha256_of(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def _sha256_of_rows(rows: Sequence[Row]) -> str:
+def _sha256_of_rows(records: Iterable[Mapping[str, Any]]) -> str:
     digest = hashlib.sha256()
-    for row in rows:
-        digest.update(json.dumps(row.record, sort_keys=True, default=str).encode())
+    for record in records:
+        digest.update(json.dumps(dict(record), sort_keys=True, default=str).encode())
     return digest.hexdigest()

@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
 from reward_hub.bench.scored_rows import is_finite
-from reward_hub.data.columns import conversation_of
+from reward_hub.data import columns
+from reward_hub.data.column_names import CANDIDATES, CONVERSATIONS, PROMPTS, RESPONSES
+from reward_hub.data.columns import shown
 from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message
@@ -28,8 +30,6 @@ COLUMNS = {
     "best-of-n": "'candidates' with 'correct' or 'grades' beside 'prompt'",
     "instruction": "'messages', or 'prompt' and 'response'",
 }
-_PROMPTS = ("prompt", "instruction", "question", "problem", "input")
-_CANDIDATES = ("candidates", "responses")
 _GRADES = ("correct", "grades", "grade")
 _CANDIDATE_TEXTS = ("response", "text", "output", "content", "completion")
 
@@ -152,45 +152,36 @@ def _forms_of(record: Mapping[str, Any]) -> set[Form]:
         forms.add("process")
     if "candidates" in has or ("responses" in has and has & set(_GRADES)):
         forms.add("best-of-n")
-    if has & {"messages", "conversation"} or ("response" in has and has & {"prompt", "instruction"}):
+    if has & {*CONVERSATIONS} or (has & {*RESPONSES} and has & {*PROMPTS}):
         forms.add("instruction")
     return forms
 
 
 def preference_item(record: Mapping[str, Any]) -> Item:
     """`chosen` and `rejected`, each a text, a list of texts, messages or a list of messages, after `prompt`."""
-    for name in ("chosen", "rejected"):
-        if name not in record:
-            raise InvalidConversationError(f"the row has no {name!r}.", field=name)
-    return responses_item(record, {name: record[name] for name in ("chosen", "rejected")})
+    return responses_item(record, {name: record.get(name) for name in ("chosen", "rejected")})
 
 
 def responses_item(
     record: Mapping[str, Any], groups: Mapping[str, Any], truth: Mapping[str, Any] | None = None
 ) -> Item:
     """An item whose responses stand in named groups after the record's prompt."""
-    prompt = prompt_of(record)
-    conversations = {
-        name: tuple(_conversation(prompt, response, f"{name}[{i}]") for i, response in enumerate(_several(value, name)))
-        for name, value in groups.items()
-    }
+    conversations = columns.groups_of(record, groups)
     return Item(str(record["id"]), subset_of(record), conversations, truth or {})
 
 
 def process_item(record: Mapping[str, Any]) -> Item:
     """`steps` with `label` (first wrong step from 0, -1 for none) or `error_steps` (counted from 1)."""
-    prompt = prompt_of(record)
-    if prompt is None:
-        raise InvalidConversationError("the row has no 'prompt' or 'problem' beside 'steps'.", field="prompt")
-    steps = record.get("steps")
-    conversation = border.parse_steps(prompt, steps=steps, step_delimiter="\n\n")
+    if record.get("steps") is None:
+        raise InvalidConversationError("the row has no 'steps'.", field="steps")
+    conversation = border.parse_steps(**columns.stepwise_of(record), step_delimiter="\n\n")
     truth: dict[str, Any] = {}
     if "label" in record:
         truth["label"] = _integer(record["label"], "label", least=-1, most=len(conversation.steps or ()) - 1)
     if "error_steps" in record:
         wrong = record["error_steps"]
         if not isinstance(wrong, list):
-            raise InvalidConversationError(f"'error_steps' is {_kind(wrong)}; a list is read.", field="error_steps")
+            raise InvalidConversationError(f"'error_steps' is {shown(wrong)}; a list is read.", field="error_steps")
         truth["error_steps"] = [_integer(step, f"error_steps[{i}]", least=1) for i, step in enumerate(wrong)]
     if not truth:
         raise InvalidConversationError("the row has neither 'label' nor 'error_steps'.", field="label")
@@ -201,7 +192,7 @@ def process_item(record: Mapping[str, Any]) -> Item:
 
 def candidates_item(record: Mapping[str, Any]) -> Item:
     """`candidates`, with `correct` or `grades` beside them or `correct` or `grade` in each of them."""
-    name = next((name for name in _CANDIDATES if name in record), "candidates")
+    name = next((name for name in CANDIDATES if name in record), "candidates")
     candidates = record.get(name)
     if not isinstance(candidates, list) or not candidates:
         raise InvalidConversationError(f"{name!r} must be a list of at least one candidate.", field=name)
@@ -222,8 +213,7 @@ def candidates_item(record: Mapping[str, Any]) -> Item:
 
 def instruction_item(record: Mapping[str, Any]) -> Item:
     """`messages` or `conversation`, or a prompt and its `response`."""
-    conversation = border.parse(conversation_of(dict(record)))
-    return Item(str(record["id"]), subset_of(record), {"response": (conversation,)})
+    return Item(str(record["id"]), subset_of(record), {"response": (columns.conversation_of(record),)})
 
 
 READERS: dict[Form, Reader] = {
@@ -232,52 +222,6 @@ READERS: dict[Form, Reader] = {
     "best-of-n": candidates_item,
     "instruction": instruction_item,
 }
-
-
-def prompt_of(record: Mapping[str, Any]) -> list[Any] | None:
-    """The prompt as messages, from whichever column holds it."""
-    name = next((name for name in _PROMPTS if name in record), None)
-    if name is None:
-        return None
-    prompt = record[name]
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    if not isinstance(prompt, list):
-        raise InvalidConversationError(f"{name!r} is {_kind(prompt)}; a text or messages are read.", field=name)
-    return prompt
-
-
-def _several(value: Any, name: str) -> list[Any]:
-    """The responses of a group: one text or message list, or several of them."""
-    if isinstance(value, (str, dict)):
-        return [value]
-    if not isinstance(value, list) or not value:
-        raise InvalidConversationError(f"{name!r} is {_kind(value)}; a text, messages or a list is read.", field=name)
-    return [value] if all(isinstance(part, dict) for part in value) else value
-
-
-def _conversation(prompt: list[Any] | None, response: Any, place: str) -> Conversation:
-    try:
-        return border.parse(_joined(prompt, response, place))
-    except InvalidConversationError as error:
-        raise InvalidConversationError(f"{place}: {error.message}", field=place) from error
-
-
-def _joined(prompt: list[Any] | None, response: Any, place: str) -> list[Any]:
-    """The messages of prompt and response; a response of messages may repeat its prompt."""
-    turns = [response] if isinstance(response, dict) else response
-    if isinstance(turns, str):
-        turns = [{"role": "assistant", "content": turns}]
-    elif not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns) or not turns:
-        raise InvalidConversationError(f"is {_kind(response)}; a text or messages are read.", field=place)
-    elif turns[0].get("role") != "assistant":
-        told = [(turn.get("role"), turn.get("content")) for turn in turns]
-        if prompt is not None and any((turn.get("role"), turn.get("content")) not in told for turn in prompt):
-            raise InvalidConversationError("the messages hold another prompt than the row's own.", field=place)
-        return turns
-    if prompt is None:
-        raise InvalidConversationError("there is no prompt: neither a column nor messages before it.", field=place)
-    return [*prompt, *turns]
 
 
 def _candidate_text(candidate: Mapping[str, Any], place: str) -> Any:
@@ -308,7 +252,3 @@ def _integer(value: Any, name: str, *, least: int, most: int | None = None) -> i
         bounds = f"at least {least}" if most is None else f"from {least} to {most}"
         raise InvalidConversationError(f"{name!r} is {value}; it must be {bounds}.", field=name)
     return value
-
-
-def _kind(value: Any) -> str:
-    return "missing" if value is None else f"{type(value).__name__} {str(value)[:40]!r}"

@@ -21,9 +21,7 @@ import numpy as np
 from reward_hub.base import BaseRM, CallOptions, ProgressBar, Result
 from reward_hub.calibration.fitting import Calibration, CalibrationReport, calibrate_margins, check_plan
 from reward_hub.calibration.maps import Method, map_from_dict
-from reward_hub.data import preferences as preference_data
-from reward_hub.data.preferences import PreferencePair
-from reward_hub.data.rows import Row
+from reward_hub.data.preferences import PreferencePair, preference_pair
 from reward_hub.errors import CheckpointError, InvalidConversationError, UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
 from reward_hub.numerics import sigmoid
@@ -206,7 +204,7 @@ def _pair_of(pair: Mapping[str, Any] | PreferencePair, place: str) -> Pair:
             raise InvalidConversationError(
                 f"{place} is {type(pair).__name__}; a dict of prompt, chosen and rejected is needed.", field="pairs"
             )
-        pair = preference_data.pair_of_row(Row(0, dict(pair)), place)
+        pair = preference_pair(pair, place)
     for name, turn in (("chosen", pair.chosen.messages[-1]), ("rejected", pair.rejected.messages[-1])):
         if turn.tool_calls:
             raise InvalidConversationError(

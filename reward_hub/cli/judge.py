@@ -11,7 +11,8 @@ from reward_hub.cli import rank, score, steps
 from reward_hub.cli.judge_options import JudgeOptions
 from reward_hub.cli.option_groups import LogOptions, RowOptions
 from reward_hub.cli.rows.run import RowCommand, error_result, run_and_report
-from reward_hub.data.columns import conversation_of, pair_of, responses_of, stepwise_of
+from reward_hub.data.column_names import REFERENCE
+from reward_hub.data.columns import conversation_of, pair_of, responses_of, stepwise_of, texts_of
 from reward_hub.errors import RewardHubError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def _figures(judge: LLMJudge) -> dict[str, Any]:
 
 
 def _conversation(record: dict[str, Any]) -> list[Any]:
-    return _with_reference(conversation_of(record), record)
+    return _with_reference(conversation_of(record).to_dicts(), record)
 
 
 def _steps(record: dict[str, Any]) -> dict[str, Any]:
@@ -72,16 +73,14 @@ def _responses(record: dict[str, Any]) -> tuple[list[Any], list[str]]:
 
 
 def _pair(record: dict[str, Any]) -> tuple[list[Any], str, str]:
-    prompt, a, b = pair_of(record)
+    prompt, (a, b) = texts_of(pair_of(record))
     return _with_reference(prompt, record), a, b
 
 
 def _with_reference(messages: list[Any], record: dict[str, Any]) -> list[Any]:
     """The messages with the row's reference answer, where it has one."""
-    reference = record.get("reference")
-    if reference in (None, "") or not messages or not isinstance(messages[0], dict):
-        return messages
-    return [{**messages[0], "reference": reference}, *messages[1:]]
+    reference = record.get(REFERENCE)
+    return messages if reference in (None, "") else [{**messages[0], REFERENCE: reference}, *messages[1:]]
 
 
 def _compare(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:

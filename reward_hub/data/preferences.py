@@ -1,28 +1,25 @@
 """Preference pairs of a file: read and checked row by row, and parted into training and held-out pairs.
 
-A row has `prompt`, `chosen` and `rejected`: texts, or lists of messages (in a cell of CSV as JSON, or as Python writes
-them). `chosen` and `rejected` may also be whole conversations that begin alike, as UltraFeedback is published; `prompt`
-is then not needed, and must be some turns of theirs where it is there.
+A row has `chosen` and `rejected`, and the prompt before them in any form that `columns` reads.
 """
 
 from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reward_hub import messages as border
-from reward_hub.data.rows import Row, messages_in_cells, read_rows
+from reward_hub.data.column_names import Columns
+from reward_hub.data.columns import preference_of, shown
+from reward_hub.data.rows import read_rows
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message
 
 # Faulty rows that one error tells of.
 SHOWN = 5
-# Columns that change what a model reads in other tools, and that a score here does not know.
-_NOT_READ = ("tools", "images", "image", "chat_template_kwargs")
 
 
 @dataclass(frozen=True)
@@ -38,134 +35,50 @@ class PreferencePair:
         return self.chosen.prompt
 
 
-def read_preferences(path: str | Path) -> list[PreferencePair]:
-    """Read every pair of a JSONL, JSON, CSV or Parquet file; the ending says which.
+def read_preferences(path: str | Path, columns: Columns | None = None) -> list[PreferencePair]:
+    """Read every pair of a file; its ending says the format (see `rows.read_rows`).
+
+    Args:
+        columns: which column is what, where their names do not say so.
 
     Raises:
-        InvalidConversationError: the file holds no pairs, or rows that are none; the first five are told, each with
-            its line, what is wrong and the value.
+        InvalidConversationError: the file holds no pairs, or rows that are not pairs; the first five are named, each
+            with its line, what is wrong and the value.
         RowFormatError, OSError: the file cannot be read at all.
     """
-    path = Path(path)
-    unit = "row" if path.suffix.lower() in (".json", ".parquet") else "line"
+    unit = "row" if Path(path).suffix.lower() in (".json", ".parquet") or Path(path).is_dir() else "line"
     pairs, faults = [], []
-    for row in read_rows(str(path)):
-        if row.record is not None and path.suffix.lower() in (".csv", ".tsv"):
-            row = replace(row, record=messages_in_cells(row.record, "prompt", "chosen", "rejected"))
+    for row in read_rows(str(path), columns):
+        place = f"{path}, {unit} {row.number}"
         try:
-            pairs.append(pair_of_row(row, f"{path}, {unit} {row.number}"))
+            if row.record is None:
+                raise InvalidConversationError(f"{place}: {row.error}.")
+            pairs.append(preference_pair(row.record, place))
         except InvalidConversationError as error:
             faults.append(error)
     if len(faults) == 1:
         raise faults[0]
     if faults:
-        told = "\n".join(f"  {fault.message}" for fault in faults[:SHOWN])
+        first = "\n".join(f"  {fault.message}" for fault in faults[:SHOWN])
         more = f"\n  and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
-        raise InvalidConversationError(f"{path}: {len(faults)} rows are no preference pairs:\n{told}{more}")
+        raise InvalidConversationError(f"{path}: {len(faults)} rows are not preference pairs:\n{first}{more}")
     if not pairs:
         raise InvalidConversationError(f"{path} holds no rows; each needs 'prompt', 'chosen' and 'rejected'.")
     return pairs
 
 
-def pair_of_row(row: Row, place: str) -> PreferencePair:
+def preference_pair(row: Mapping[str, Any], place: str) -> PreferencePair:
     """One row as a pair; `place` (file and line) begins the message of its error."""
-    if row.record is None:
-        raise InvalidConversationError(f"{place}: {row.error}.")
-    for name in _NOT_READ:
-        if row.record.get(name):
-            raise InvalidConversationError(
-                f"{place}: the column {name!r} cannot be honoured: scores are computed without it. Leave it out.",
-                field=name,
-            )
-    if row.record.get("system"):
-        raise InvalidConversationError(
-            f"{place}: the column 'system' is not read: put it in front of the messages of 'prompt', or give it as "
-            "system_prompt= where all rows have the same.",
-            field="system",
-        )
-    prompt = _prompt(row.record, place)
-    chosen, rejected = (_conversation(row.record, name, prompt, place) for name in ("chosen", "rejected"))
-    if chosen.prompt != rejected.prompt:
-        raise InvalidConversationError(
-            f"{place}: 'chosen' and 'rejected' answer different prompts: {_shown(chosen.prompt)} and "
-            f"{_shown(rejected.prompt)}.",
-            field="prompt",
-        )
+    try:
+        chosen, rejected = preference_of(row)
+    except InvalidConversationError as error:
+        raise InvalidConversationError(f"{place}: {error.message}", field=error.field) from error
     if chosen == rejected:
         raise InvalidConversationError(
-            f"{place}: 'chosen' and 'rejected' are the same response: {_short(chosen.response)}. Leave such rows out.",
+            f"{place}: 'chosen' and 'rejected' are the same response: {shown(chosen.response)}. Leave such rows out.",
             field="rejected",
         )
     return PreferencePair(chosen, rejected, place)
-
-
-def _prompt(record: dict[str, Any], place: str) -> tuple[Message, ...]:
-    """The messages of the column `prompt`; none where it is absent."""
-    prompt = record.get("prompt")
-    if prompt is None:
-        return ()
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    return _parsed(messages, "prompt", place)
-
-
-def _conversation(record: dict[str, Any], name: str, prompt: tuple[Message, ...], place: str) -> Conversation:
-    """The prompt with the response of one column, which may repeat the prompt's messages in front."""
-    response = record.get(name)
-    if response is None:
-        columns = ", ".join(map(repr, record)) or "none"
-        raise InvalidConversationError(f"{place}: there is no {name!r}; its columns: {columns}.", field=name)
-    if isinstance(response, str):
-        turns = (*prompt, Message("assistant", response))
-    else:
-        turns = _behind(prompt, _parsed(response, name, place), name, place)
-    try:
-        return border.parse([turn.to_dict() for turn in turns])
-    except InvalidConversationError as error:
-        hint = "" if prompt else f" There is no column 'prompt'; its columns: {', '.join(map(repr, record))}."
-        raise _at(error, name, place, hint) from error
-
-
-def _behind(prompt: tuple[Message, ...], turns: tuple[Message, ...], name: str, place: str) -> tuple[Message, ...]:
-    """A column's messages behind the prompt's, or alone where they are the whole conversation.
-
-    Sets that give whole conversations often name one turn of them as the prompt: the user's behind a system message,
-    or the last of several.
-    """
-    if turns[: len(prompt)] == prompt:
-        return turns
-    if turns[0].role in ("assistant", "tool") or prompt[-1].role != "user":
-        return (*prompt, *turns)
-    if any(turns[i : i + len(prompt)] == prompt for i in range(1, len(turns))):
-        return turns
-    raise InvalidConversationError(
-        f"{place}: {name!r} begins with a message by {turns[0].role!r}, as whole conversations do, but 'prompt' is not "
-        f"in it: {_shown(prompt)}. Leave 'prompt' out, or what stands before the response.",
-        field=name,
-    )
-
-
-def _parsed(messages: Any, name: str, place: str) -> tuple[Message, ...]:
-    if not isinstance(messages, list):
-        raise InvalidConversationError(
-            f"{place}: {name!r} is {_short(messages)}; a text or a list of messages is read.", field=name
-        )
-    try:
-        return border.parse_messages(messages)
-    except InvalidConversationError as error:
-        raise _at(error, name, place) from error
-
-
-def _at(error: InvalidConversationError, name: str, place: str, hint: str = "") -> InvalidConversationError:
-    return InvalidConversationError(f"{place}: {name!r}: {error.message}{hint}", field=name)
-
-
-def _shown(messages: Sequence[Message]) -> str:
-    return _short(" / ".join(message.text for message in messages))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def split_by_prompt(
