@@ -4,7 +4,7 @@
     replies = await in_order([client.post("/v1/score", body) for body in bodies])
 
 What may succeed when tried again is tried again: 429 and 5xx (`Retry-After` is honoured), lost connections, timeouts,
-replies that are no JSON. A reply never holds NaN or infinity: such a number is a `ServerError`.
+replies that are not JSON. A reply never holds NaN or infinity: such a number is a `ServerError`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from reward_hub.http.sending import (
 )
 from reward_hub.loops import PerLoop
 
-# Of a reply that is no JSON, so much is quoted.
+# Of a reply that is not JSON, so much is quoted.
 _QUOTED = 300
 
 ErrorOf = Callable[[int, Any], Exception | None]
@@ -55,12 +55,12 @@ def server_root(api_base: str) -> str:
     """`http://host:8000/v1/` as `http://host:8000`: routes are given with their `/v1`, where they have one.
 
     Raises:
-        ServerError: it is no http address.
+        ServerError: it is not an http address.
     """
     try:
         url = httpx.URL(api_base)
     except httpx.InvalidURL as error:
-        raise ServerError(f"api_base is no address: {error}.") from error
+        raise ServerError(f"api_base is not an address: {error}.") from error
     if url.scheme not in ("http", "https") or not url.host:
         raise ServerError(f"api_base={shown_address(api_base)!r}: write http://host:port or https://host.")
     return str(url.copy_with(query=None, fragment=None)).rstrip("/").removesuffix("/v1").rstrip("/")
@@ -159,15 +159,15 @@ class HttpClient:
                 return parse_json(reply.content)
             except UnusableNumberError as error:
                 raise AttemptError(
-                    ServerError(f"{where}: the reply holds {error}, which is no score.", status=200)
+                    ServerError(f"{where}: the reply holds {error}, which is not a score.", status=200)
                 ) from None
             except ValueError:
-                problem = f"{where}: the reply is no JSON: {_quoted(reply.content)}."
+                problem = f"{where}: the reply is not JSON: {_quoted(reply.content)}."
                 raise AttemptError(ServerError(problem, status=200, retryable=True)) from None
         raise self._refused(where, reply)
 
     def _refused(self, where: str, reply: httpx.Response) -> AttemptError:
-        """The error of a reply that is no 200."""
+        """The error of a reply that is not 200."""
         status = reply.status_code
         try:
             body = parse_json(reply.content)
@@ -203,7 +203,7 @@ def parse_json(content: bytes) -> Any:
 
     Raises:
         UnusableNumberError: there is one, spelled out or too large for a float.
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     try:
         return json.loads(content, parse_constant=_unusable, parse_float=_finite)

@@ -212,7 +212,7 @@ def details_of(score: float, wire: Mapping[str, Any]) -> ScoreDetails:
     """The details of a score that came over the wire.
 
     Raises:
-        ValueError: they are no details.
+        ValueError: they are not details.
     """
     # Only checked, not rebuilt: the values themselves stay as they were parsed.
     _Details.model_validate(dict(wire))
@@ -319,6 +319,6 @@ def require_sendable(details: ScoreDetails) -> ScoreDetails:
         BackendError: a NaN or infinite number is among them.
     """
     if not math.isfinite(details.score):
-        raise BackendError(f"The model gave {details.score}, which is no score.")
+        raise BackendError(f"The model gave {details.score}, which is not a score.")
     to_json(details.to_dict())
     return details

@@ -85,13 +85,13 @@ class RewardHubPRM:
         _require_model(rm)
         if rm.kind != "process":
             raise UnsupportedError(
-                f"{rm.name or type(rm).__name__} is no process reward model: it cannot score partial answers. "
+                f"{rm.name or type(rm).__name__} is not a process reward model: it cannot score partial answers. "
                 "RewardHubORM takes it, for BestOfN."
             )
         how = rm._default_aggregation() if aggregation is None else aggregation_name(aggregation)
         if how == "sum":
             raise UnsupportedError(
-                "The sum of step scores is no probability, and its_hub needs one in [0, 1]: give another aggregation=."
+                "The sum of step scores is not a probability, and its_hub needs one in [0, 1]: give another aggregation=."
             )
         self.rm = rm
         self._options = {"aggregation": aggregation, "step_delimiter": step_delimiter}

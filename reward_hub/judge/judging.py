@@ -172,13 +172,13 @@ def _reply_of(completion: Completion) -> Reply:
         raise _DeclinedError(f"The judge declined: {completion.refusal[:300]}", text=completion.refusal)
     if completion.finish_reason in _BROKEN_OFF:
         raise JudgeParseError(
-            f"The judge's reply was broken off (finish_reason {completion.finish_reason!r}), which is no verdict.",
+            f"The judge's reply was broken off (finish_reason {completion.finish_reason!r}), which is not a verdict.",
             text=text,
         )
     if completion.finish_reason in _CUT:
         n = completion.completion_tokens or "too many"
         raise JudgeParseError(
-            f"The judge's reply was cut after {n} tokens, which is no verdict; raise max_tokens.", text=text
+            f"The judge's reply was cut after {n} tokens, which is not a verdict; raise max_tokens.", text=text
         )
     if not text.strip():
         raise JudgeParseError("The judge's reply is empty.", text=text)

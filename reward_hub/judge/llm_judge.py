@@ -96,7 +96,7 @@ class LLMJudge(BaseRM):
     Raises:
         TypeError: arguments that do not go together.
         ValueError: the rubric cannot be read.
-        UnsupportedError: `use_logprobs` where a verdict is no single token.
+        UnsupportedError: `use_logprobs` where a verdict is not a single token.
 
     Attributes:
         deterministic: False for a temperature above 0.
@@ -380,7 +380,7 @@ def _form_of(
         raise TypeError(f"{form.name} takes no rubric=" + (" but a text." if form.takes_rubric else "."))
     if not isinstance(form, JudgeForm):
         if rubric is None:
-            raise TypeError(f"{model!r} is no published judge that is known here; give rubric= (or form=).")
+            raise TypeError(f"{model!r} is not a published judge that is known here; give rubric= (or form=).")
         if not isinstance(rubric, str | Rubric):
             raise TypeError(f"rubric is {type(rubric).__name__}; a text or a Rubric is needed.")
         parsed = Rubric.parse(rubric) if isinstance(rubric, str) else rubric

@@ -35,7 +35,7 @@ _SCALE = re.compile(
     r"|on\s+a\s+(?:scale\s+(?:of|from)\s+)?\d+\s*(?:-|–|to\b))\s*(?P<top>\d+(?:\.\d+)?|five\b)",
     re.IGNORECASE,
 )
-# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+" are no score of 4, nor is "½" one of 1.
+# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+" are not a score of 4, nor is "½" one of 1.
 _MORE_THAN_A_NUMBER = re.compile(
     rf"[^\W_]|[%+^⁄]|{CLOSING}(?:[-–—~/&:,]|to\b|or\b|and\b)\s*[(\[]?\d|[ \t]+\d", re.IGNORECASE
 )
@@ -45,7 +45,7 @@ LETTER = re.compile(
     rf"(?!{CLOSING}(?:/|\bor\b){BEFORE_LETTER}[AB]\b)",
     re.IGNORECASE,
 )
-# "A and B", "A = B" are no choice; nor are "A tie", "A is not better", "A is worse". "A > B" is one, of A.
+# "A and B", "A = B" are not a choice; nor are "A tie", "A is not better", "A is worse". "A > B" is one, of A.
 _MORE_THAN_A_LETTER = re.compile(
     rf"{CLOSING}(?:and|vs\.?|versus|[,&|=≈~<+]+){BEFORE_LETTER}[AB]\b"
     r"|[ \t]+[AB]\b|\s+(?:tie|draw)\b"

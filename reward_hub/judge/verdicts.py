@@ -28,7 +28,7 @@ def parse_verdict(family: str, text: str, *, token_logprobs: Mapping[str, Any] |
     Raises:
         JudgeParseError: there is no verdict, or two that differ; `.text` is the reply.
         UnknownModelError: no such family.
-        TypeError: `token_logprobs` for a family whose verdict is no probability, or of another form; no text.
+        TypeError: `token_logprobs` for a family whose verdict is not a probability, or of another form; no text.
     """
     parse = parser_named(family)
     if not isinstance(text, str):
@@ -37,7 +37,7 @@ def parse_verdict(family: str, text: str, *, token_logprobs: Mapping[str, Any] |
     if token_logprobs is None:
         return verdict
     if not isinstance(verdict, float):
-        raise TypeError(f"token_logprobs has no meaning for {family}: its verdict is no probability.")
+        raise TypeError(f"token_logprobs has no meaning for {family}: its verdict is not a probability.")
     return _probability(verdict, token_logprobs)
 
 

@@ -159,7 +159,7 @@ def in_place(items: Sequence[Any], n: int) -> list[Mapping[str, Any]]:
     placed: dict[int, Mapping[str, Any]] = {}
     for i, item in enumerate(items):
         if not isinstance(item, Mapping):
-            raise unusable(f"result {i} is no object")
+            raise unusable(f"result {i} is not an object")
         index = item.get("index", i)
         if not isinstance(index, int) or isinstance(index, bool) or not 0 <= index < n or index in placed:
             raise unusable(f"the results of {n} inputs have the places {[x.get('index') for x in items[:8]]}")
@@ -213,7 +213,7 @@ def floats(value: Any) -> Array:
     except (ValueError, TypeError, binascii.Error) as error:
         raise unusable(f"the numbers cannot be read ({error})") from error
     if not np.isfinite(array).all():
-        raise unusable("it holds NaN or infinity, which is no score")
+        raise unusable("it holds NaN or infinity, which is not a score")
     return array
 
 

@@ -91,7 +91,7 @@ def _from_text(choice: Mapping[str, Any]) -> dict[str, float]:
             break
         values[found[1]] = number(float(found[2]))
     if not values:
-        raise unusable(f"its text {str(text)[:80]!r} is no list of attribute:number")
+        raise unusable(f"its text {str(text)[:80]!r} is not a list of attribute:number")
     return values
 
 

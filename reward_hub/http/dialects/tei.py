@@ -58,7 +58,7 @@ def pair_of(question: Question) -> tuple[str, str]:
 def answer(reply: Any) -> Answer:
     inner = reply[0] if isinstance(reply, list) and len(reply) == 1 else None
     if not isinstance(inner, list) or not all(isinstance(item, Mapping) for item in inner):
-        raise unusable("it is no list with the results of one input")
+        raise unusable("it is not a list with the results of one input")
     if len(inner) != 1:
         labels = ", ".join(str(item.get("label")) for item in inner)
         raise unusable(f"scores of {len(inner)} labels ({labels}), and which of them is the reward is not known")

@@ -130,7 +130,7 @@ class OpenAIChat:
             raise AttemptError(error) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError):
             quoted = self._keyless(repr(content[:_QUOTED].decode(errors="replace")))
-            problem = f"{where}: the reply is no chat completion: {quoted}."
+            problem = f"{where}: the reply is not a chat completion: {quoted}."
             raise AttemptError(ServerError(problem, status=200, retryable=True)) from None
 
     def _body(self, request: ChatRequest, structured: bool) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def _completion_of(body: Any, *, logprobs: bool) -> Completion:
     message = choice["message"]
     text, refusal = _text_of(message.get("content")), message.get("refusal")
     if not isinstance(text, str | None) or not isinstance(refusal, str | None):
-        raise TypeError("content is no text")
+        raise TypeError("content is not text")
     usage = body.get("usage") or {}
     counts = [usage.get(name) for name in ("prompt_tokens", "completion_tokens")]
     prompt_tokens, completion_tokens = (count if isinstance(count, int) and count >= 0 else None for count in counts)

@@ -2,7 +2,7 @@
 
 Prompts: demo/demo.ipynb of https://github.com/RM-R1-UIUC/RM-R1 and the model cards (MIT on that of the distilled
 7B). Instruct models have a long system prompt; the DeepSeek-distilled ones none, and think first. Paper: https://arxiv.org/abs/2505.02387.
-Both letters in one reply are no verdict, as in the authors' parser; thinking is cut off before.
+Both letters in one reply are not a verdict, as in the authors' parser; thinking is cut off before.
 Longer conversations go into the authors' prompt for several turns. How they write the turns themselves is not
 published in words: ours are `User: ...` and `Assistant: ...` with a blank line between.
 """

@@ -3,7 +3,7 @@
 Prompt: the model card, https://huggingface.co/Skywork/Skywork-Critic-Llama-3.1-8B. Its words are those of MT-Bench's
 pairwise judge (https://github.com/lm-sys/FastChat, Apache-2.0) without the explanation; the weights are under
 Skywork's own licence. One user message, no system prompt.
-Departs from it: `[[A]]` and `[[B]]` in one reply is no verdict, where RewardBench takes A. A longer conversation is
+Departs from it: `[[A]]` and `[[B]]` in one reply is not a verdict, where RewardBench takes A. A longer conversation is
 written into the question turn by turn.
 """
 

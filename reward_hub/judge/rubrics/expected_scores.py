@@ -51,7 +51,7 @@ def _token_at(text: str, tokens: Sequence[ReplyToken], place: int) -> tuple[int,
     """
     last = len(tokens)
     while last > 0 and not text.endswith(tokens[last - 1].text):
-        last -= 1  # the end of turn, which is no text
+        last -= 1  # the end of turn, which is not text
     end = len(text)
     for i in range(last - 1, -1, -1):
         start = end - len(tokens[i].text)
@@ -70,7 +70,7 @@ def _masses(
     ways = tokens[i].logprobs
     rests = {text: rest for text in ways if (rest := _rest_of(text, prefix)) is not None}
     words = {text: _word(rest, begun=bool(done)) for text, rest in rests.items()}
-    # Where a whole label of several characters is one token, a shorter one that begins it is no beginning.
+    # Where a whole label of several characters is one token, a shorter one that begins it is not a beginning.
     wholes = any(len(word.lstrip("-")) > 1 and done + word in labels for word in words.values())
     masses: dict[str, float] = {}
     for text, word in words.items():

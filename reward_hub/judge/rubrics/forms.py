@@ -168,7 +168,7 @@ class _Reading:
             return [value]
         steps = _under(value, "steps")
         if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-            raise ValueError("'steps' is no list of objects")
+            raise ValueError("'steps' is not a list of objects")
         return steps
 
     def _entries(self, value: dict[str, Any], task: JudgeTask) -> list[_Entry]:
@@ -198,7 +198,7 @@ class _Reading:
         if not self.rubric.criteria:
             return {None: self.question.read(given, task)}
         if not isinstance(given, dict):
-            raise ValueError(f"{self._key!r} is no object with the criteria")
+            raise ValueError(f"{self._key!r} is not an object with the criteria")
         plain: dict[str, Any] = {}
         for name, one in given.items():
             if plain.setdefault(plain_name(name), one) != one:

@@ -93,7 +93,7 @@ def _places(value: Any, task: JudgeTask) -> Values:
     wanted = n if task.top_n is None else min(task.top_n, n)
     numbers = [int(number_in(one, low=1, high=n, whole=True)) for one in value] if isinstance(value, list) else []
     if len(numbers) != wanted or len(set(numbers)) != wanted:
-        raise ValueError(f"{value!r:.200} is no order of {wanted} of the {n} responses")
+        raise ValueError(f"{value!r:.200} is not an order of {wanted} of the {n} responses")
     last = max(n - 1, 1)
     rest = 1.0 - (wanted + n - 1) / 2.0 / last
     return tuple(1.0 - numbers.index(i) / last if i in numbers else rest for i in range(1, n + 1))

@@ -103,17 +103,17 @@ def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
         ValueError: it is none, out of range, or no whole number where one is wanted.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{value!r:.80} is no score")
+        raise ValueError(f"{value!r:.80} is not a score")
     if isinstance(value, str):
         value = re.sub(rf"\s*(?:/|\bout\s+of\b)\s*{high:g}\s*$", "", value)
     try:
         number = float(value)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{value!r:.80} is no score") from error
+        raise ValueError(f"{value!r:.80} is not a score") from error
     if not (math.isfinite(number) and low <= number <= high):
         raise ValueError(f"{value!r:.80} is not between {low:g} and {high:g}")
     if whole and not number.is_integer():
-        raise ValueError(f"{value!r:.80} is no whole number")
+        raise ValueError(f"{value!r:.80} is not a whole number")
     return number
 
 
