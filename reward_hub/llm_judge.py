@@ -99,7 +99,7 @@ class GroupwiseJudge:
         if top_n < 1:
             raise ValueError(f"top_n={top_n}; at least one response is chosen.")
         if is_single(messages):
-            raise InvalidConversationError("one conversation is not a group; a list of them is needed.", field="messages")
+            raise InvalidConversationError("one conversation is not a group; a list is needed.", field="messages")
         conversations = [_as_texts(conversation, i) for i, conversation in enumerate(messages)]
         prompt, responses = prompt_and_responses(conversations)
         best, details = await self.judge.arank(prompt, responses=responses, return_details=True, top_n=top_n)

@@ -179,7 +179,7 @@ class HttpClient:
         return refused(where, status, reply.headers, _quoted(reply.content) + ".", key_sent=self._key_sent)
 
 
-def refused(where: str, status: int, headers: Mapping[str, str], said: str, *, key_sent: bool) -> AttemptError:
+def refused(where: str, status: int, headers: Mapping[str, str], text: str, *, key_sent: bool) -> AttemptError:
     """The failure of an attempt that a server answered with another status than 200."""
     wait_s = retry_after_s(headers.get("retry-after"))
     hint = ""
@@ -190,7 +190,7 @@ def refused(where: str, status: int, headers: Mapping[str, str], said: str, *, k
     patient = wait_s is None or wait_s <= MAX_RETRY_AFTER_S
     retryable = status in RETRYABLE_STATUS and patient
     return AttemptError(
-        ServerError(f"{where}: status {status}{hint}: {said}", status=status, retryable=retryable), wait_s
+        ServerError(f"{where}: status {status}{hint}: {text}", status=status, retryable=retryable), wait_s
     )
 
 

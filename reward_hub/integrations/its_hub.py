@@ -91,7 +91,8 @@ class RewardHubPRM:
         how = rm._default_aggregation() if aggregation is None else aggregation_name(aggregation)
         if how == "sum":
             raise UnsupportedError(
-                "The sum of step scores is not a probability, and its_hub needs one in [0, 1]: give another aggregation=."
+                "The sum of step scores is not a probability, and its_hub needs one in [0, 1]: give another "
+                "aggregation=."
             )
         self.rm = rm
         self._options = {"aggregation": aggregation, "step_delimiter": step_delimiter}

@@ -92,8 +92,12 @@ class JudgeDetails:
         position = position_of(judgement)
         if position is None:
             return details
-        told = {"agreement": bool(position.agreement), "position_bias": position.bias, "orders": _orders(judgement)}
-        return replace(details, extra={**details.extra, **told})
+        both_orders = {
+            "agreement": bool(position.agreement),
+            "position_bias": position.bias,
+            "orders": _orders(judgement),
+        }
+        return replace(details, extra={**details.extra, **both_orders})
 
     def of_several(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         """Of responses to one prompt that were scored each on its own: what all of them used and were told."""

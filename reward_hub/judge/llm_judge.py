@@ -331,9 +331,9 @@ class LLMJudge(BaseRM):
 
         def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
             tasks = [self._task(pair.prompt, (pair.a, pair.b)) for pair in pairs]
-            found = run_sync(in_order([self._judging.judge(task) for task in tasks]))
-            judgements.extend(found)
-            return [self._pair_details(one) for one in found]
+            together = run_sync(in_order([self._judging.judge(task) for task in tasks]))
+            judgements.extend(together)
+            return [self._pair_details(one) for one in together]
 
         # Its rounds wait for one another, and it is not written for an event loop.
         details = await asyncio.to_thread(rank_by_comparing, compare, prompt, responses)
@@ -482,9 +482,9 @@ async def _each(
     return await in_order([one(place, item) for place, item in enumerate(items)])
 
 
-def _first(found: Any, n: int | None) -> Any:
+def _first(ranking: Any, n: int | None) -> Any:
     """The first so many of a ranking, with or without its details."""
-    return (found[0][:n], found[1]) if isinstance(found, tuple) else found[:n]
+    return (ranking[0][:n], ranking[1]) if isinstance(ranking, tuple) else ranking[:n]
 
 
 def _probe(mode: Mode, rubric: str | None, reference: str | None) -> JudgeTask:

@@ -41,7 +41,7 @@ def parse_verdict(family: str, text: str, *, token_logprobs: Mapping[str, Any] |
     return _probability(verdict, token_logprobs)
 
 
-def _probability(said: float, token_logprobs: Mapping[str, Any]) -> float:
+def _probability(verdict: float, token_logprobs: Mapping[str, Any]) -> float:
     if not isinstance(token_logprobs, Mapping):
         raise TypeError(f"token_logprobs is {type(token_logprobs).__name__}; {{'Yes': ..., 'No': ...}} is needed.")
     unknown = sorted(set(map(str, token_logprobs)) - {"Yes", "No", "others"})
@@ -56,7 +56,7 @@ def _probability(said: float, token_logprobs: Mapping[str, Any]) -> float:
             "'others' is a list of them."
         )
     probability = yes_probability(yes, no, [value for value in rest if value is not None])
-    return said if probability is None else probability
+    return verdict if probability is None else probability
 
 
 def _is_logprob(value: Any) -> bool:

@@ -151,10 +151,10 @@ async def test_the_process_adapter_aggregates_as_asked(prm):
 
 
 def test_a_sum_of_step_scores_is_refused_whoever_asked_for_it(prm):
-    with pytest.raises(UnsupportedError, match="no probability"):
+    with pytest.raises(UnsupportedError, match="not a probability"):
         RewardHubPRM(prm, aggregation="sum")
     with AutoRM.load("builtin/arithmetic-prm", load_method="transformers", aggregation="sum") as sums:
-        with pytest.raises(UnsupportedError, match="no probability"):
+        with pytest.raises(UnsupportedError, match="not a probability"):
             RewardHubPRM(sums)
         assert RewardHubPRM(sums, aggregation="min").score(PROMPT, RIGHT) == prm.score(
             prompt=PROMPT, response=RIGHT, aggregation="min"

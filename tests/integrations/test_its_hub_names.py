@@ -120,7 +120,7 @@ def test_what_cannot_be_judged_is_refused():
     with pytest.raises(TypeError, match="drop_params"):
         create_pointwise_judge("judge", "overall_quality", drop_params=True)
     judge = create_groupwise_judge("judge", "overall_quality", api_key="x")
-    with pytest.raises(InvalidConversationError, match="no group"):
+    with pytest.raises(InvalidConversationError, match="not a group"):
         judge.score(CONVERSATIONS[0])
     with pytest.raises(InvalidConversationError, match="conversation 1: it has another prompt"):
         judge.score([CONVERSATIONS[0], CONVERSATIONS[1][1:]])

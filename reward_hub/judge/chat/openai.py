@@ -163,8 +163,8 @@ class OpenAIChat:
 
     def _refused(self, where: str, error: Any) -> AttemptError:
         """The failure of a reply with another status than 200."""
-        said = self._keyless(str(error.message))[:_QUOTED]
-        return refused(where, error.status_code, error.response.headers, said, key_sent=bool(self._key))
+        text = self._keyless(str(error.message))[:_QUOTED]
+        return refused(where, error.status_code, error.response.headers, text, key_sent=bool(self._key))
 
     def _keyless(self, text: str) -> str:
         """A text of others without the key, should they repeat it."""
@@ -221,8 +221,8 @@ def _text_of(content: Any) -> Any:
 
 
 def _tokens_of(logprobs: Any, text: str | None) -> tuple[ReplyToken, ...]:
-    given = (logprobs or {}).get("content")
-    if given is None and text:
+    tokens = (logprobs or {}).get("content")
+    if tokens is None and text:
         raise BackendError(
             "The server gave no log-probabilities, which this judge reads its score from (use_logprobs, or its form). "
             "Ask a server that gives them (vLLM, OpenAI), or set use_logprobs=False."
@@ -233,7 +233,7 @@ def _tokens_of(logprobs: Any, text: str | None) -> tuple[ReplyToken, ...]:
             {**{way["token"]: float(way["logprob"]) for way in one.get("top_logprobs") or ()}}
             | {one["token"]: float(one["logprob"])},
         )
-        for one in given or ()
+        for one in tokens or ()
     )
 
 

@@ -100,21 +100,21 @@ def _form(name: str, system: str, start: str, checkpoints: tuple[Checkpoint, ...
 
 
 def _score(name: str, start: str, reply: Reply) -> float:
-    said = verdict_in(start + reply.text, _verdict, name)
-    word = "yes" if said else "no"
+    verdict = verdict_in(start + reply.text, _verdict, name)
+    word = "yes" if verdict else "no"
     token = None if reply.tokens is None else _token_in_box(start, reply.tokens, word)
     if token is None:
-        return said
+        return verdict
     # The counterpart is spelled as the word that was written.
     written = token.text[token.text.lower().index(word) :][: len(word)]
     other = {"yes": "no", "no": "yes"}[word]
     other = other.upper() if written.isupper() else other.capitalize() if written[0].isupper() else other
     unwritten = token.text.replace(written, other)
     here, there = token.logprobs.get(token.text), token.logprobs.get(unwritten)
-    yes, no = (here, there) if said else (there, here)
+    yes, no = (here, there) if verdict else (there, here)
     others = [value for text, value in token.logprobs.items() if text not in (token.text, unwritten)]
     probability = yes_probability(yes, no, others)
-    return said if probability is None else probability
+    return verdict if probability is None else probability
 
 
 def _token_in_box(start: str, tokens: Sequence[ReplyToken], word: str) -> ReplyToken | None:

@@ -154,10 +154,10 @@ def _spelling(token: str) -> str:
 
 def _sum_of(logprobs: Mapping[str, float], word: str) -> float | None:
     """log of the summed probabilities of a word's spellings."""
-    found = [value for text, value in logprobs.items() if _spelling(text) == word]
-    if not found:
+    ways = [value for text, value in logprobs.items() if _spelling(text) == word]
+    if not ways:
         return None
-    return max(found) + math.log(math.fsum(math.exp(value - max(found)) for value in found))
+    return max(ways) + math.log(math.fsum(math.exp(value - max(ways)) for value in ways))
 
 
 def _verdict(text: str) -> float:
@@ -169,10 +169,10 @@ def _labels(text: str) -> tuple[float, ...]:
     """One label a step; several boxes of one step must agree."""
     labels: dict[int, list[str]] = {}
     current = 0
-    for found in _STEP_OR_BOX.finditer(text):
-        if found["step"]:
-            current = int(found["step"])
-        elif (word := found["word"].lower()) in ("correct", "incorrect"):
+    for match in _STEP_OR_BOX.finditer(text):
+        if match["step"]:
+            current = int(match["step"])
+        elif (word := match["word"].lower()) in ("correct", "incorrect"):
             labels.setdefault(current, []).append(word)
     if 0 in labels and len(labels) == 1:
         # No step is named: the boxes stand in the order of the steps.

@@ -113,5 +113,5 @@ def _rest_of(text: str, prefix: str) -> str | None:
 
 def _word(text: str, *, begun: bool) -> str:
     """The label's characters that a token begins with; a minus only where no label is begun, and maybe alone."""
-    found = re.match(r"\w*" if begun else r"-?\w*", text)
-    return found[0].casefold() if found else ""
+    match = re.match(r"\w*" if begun else r"-?\w*", text)
+    return match[0].casefold() if match else ""

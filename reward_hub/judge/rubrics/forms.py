@@ -16,9 +16,9 @@ from reward_hub.errors import JudgeParseError, UnsupportedError
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Mode, Reply, Verdict
 from reward_hub.judge.rubrics.expected_scores import expected_at
 from reward_hub.judge.rubrics.fencing import conversation_parts, fenced
-from reward_hub.judge.rubrics.questions import QUESTIONS, Question, Schema, Values
-from reward_hub.judge.rubrics.reply_json import FoundObject, value_in_words, verdict_in
+from reward_hub.judge.rubrics.reply_json import ReplyObject, value_in_words, verdict_in
 from reward_hub.judge.rubrics.rubric import Rubric, plain_name
+from reward_hub.judge.rubrics.verdict_fields import VERDICT_FIELDS, Schema, Values, VerdictField
 
 SOURCE = "reward_hub"
 # Changed with the words below, which are part of what a score depends on.
@@ -35,22 +35,22 @@ def rubric_form(rubric: Rubric, mode: Mode, *, use_logprobs: bool = False) -> Ju
         TypeError: there is no such mode.
         UnsupportedError: `use_logprobs` for an order, or for scores that are too many to be labels.
     """
-    if mode not in QUESTIONS:
-        raise TypeError(f"mode={mode!r}; known: {', '.join(map(repr, QUESTIONS))}.")
-    question = QUESTIONS[mode](rubric)
-    if use_logprobs and question.labels is None:
+    if mode not in VERDICT_FIELDS:
+        raise TypeError(f"mode={mode!r}; known: {', '.join(map(repr, VERDICT_FIELDS))}.")
+    field = VERDICT_FIELDS[mode](rubric)
+    if use_logprobs and field.labels is None:
         raise UnsupportedError(
             "use_logprobs needs verdicts of a few characters: whole scores or a preference, not "
             + ("an order of responses." if mode == "listwise" else f"{rubric.scale}.")
         )
-    one = _Reading(rubric, mode, question, use_logprobs)
+    asked = _RubricInMode(rubric, mode, field, use_logprobs)
     return JudgeForm(
         name=f"rubric-{mode}",
         mode=mode,
         source=SOURCE,
-        request=one.request,
-        read=one.read,
-        response_schema=one.schema,
+        request=asked.request,
+        read=asked.read,
+        response_schema=asked.schema,
         score_range=rubric.score_range if mode in ("pointwise", "stepwise") else (0.0, 1.0),
         logprobs=use_logprobs,
         weights=rubric.weights if mode in ("pointwise", "pairwise") else {},
@@ -67,18 +67,18 @@ _ROLE = {
 
 
 @dataclass(frozen=True)
-class _Reading:
+class _RubricInMode:
     """One rubric in one mode: the request, its schema, and the reply read."""
 
     rubric: Rubric
     mode: Mode
-    question: Question
+    field: VerdictField
     use_logprobs: bool
 
     @property
     def _key(self) -> str:
         """The verdict's name in the reply."""
-        return self.question.key + "s" if self.rubric.criteria else self.question.key
+        return self.field.key + "s" if self.rubric.criteria else self.field.key
 
     # -- the request ---------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class _Reading:
     def _task_text(self, task: JudgeTask) -> str:
         criteria = ", ".join(self.rubric.criteria)
         what = "each step" if self.mode == "stepwise" else "the response"
-        text = self.question.task.format(
+        text = self.field.task.format(
             what=f"{what}, for each criterion on its own," if criteria else what,
             by=", for each criterion on its own" if criteria else "",
         )
@@ -116,7 +116,7 @@ class _Reading:
         return text
 
     def _form_text(self, n: int) -> str:
-        hint = self.question.hint
+        hint = self.field.hint
         if self.rubric.criteria:
             hint = (
                 "{"
@@ -129,7 +129,7 @@ class _Reading:
         )
 
     def schema(self, task: JudgeTask) -> Schema:
-        one = self.question.schema(task)
+        one = self.field.schema(task)
         if self.rubric.criteria:
             one = _object(dict.fromkeys(self.rubric.criteria, one))
         one = _object({"reasoning": {"type": "string"}, self._key: one})
@@ -143,7 +143,7 @@ class _Reading:
     def read(self, task: JudgeTask, replies: Sequence[Reply]) -> Verdict:
         reply = replies[-1]
         key = "steps" if self.mode == "stepwise" else self._key
-        entries, found = verdict_in(
+        entries, reply_object = verdict_in(
             reply.text,
             key=key,
             read=lambda value: self._entries(value, task),
@@ -152,9 +152,9 @@ class _Reading:
         )
         mass = None
         if self.use_logprobs:
-            entries, mass = self._expected(entries, reply, found)
+            entries, mass = self._expected(entries, reply, reply_object)
         combined = [self._combined(entry) for entry in entries]
-        reasons = [str(part.get("reasoning") or "") for part in self._parts_of(found.value)]
+        reasons = [str(part.get("reasoning") or "") for part in self._parts_of(reply_object.value)]
         return Verdict(
             scores=tuple(value for values in combined for value in values),
             criteria={} if None in entries[0] or self.mode not in ("pointwise", "pairwise") else _single(entries[0]),
@@ -185,31 +185,31 @@ class _Reading:
 
     def _in_words(self, text: str) -> dict[str, Any] | None:
         """The object that a reply in words stands for: "Score: 4", or "Clarity: 4/5" for each criterion."""
-        names = list(self.rubric.criteria) or [self.question.key]
-        said = {name: value_in_words(text, name) for name in names}
-        if self.mode not in ("pointwise", "pairwise") or None in said.values():
+        names = list(self.rubric.criteria) or [self.field.key]
+        stated = {name: value_in_words(text, name) for name in names}
+        if self.mode not in ("pointwise", "pairwise") or None in stated.values():
             return None
-        return {self._key: said} if self.rubric.criteria else {self._key: said[self.question.key]}
+        return {self._key: stated} if self.rubric.criteria else {self._key: stated[self.field.key]}
 
     def _entry(self, value: dict[str, Any], task: JudgeTask) -> _Entry:
         if not _has(value, self._key) and not self._is_flat(value):
             raise ValueError(f"{self._key!r} is missing")
-        given = _under(value, self._key) if _has(value, self._key) else value
+        verdicts = _under(value, self._key) if _has(value, self._key) else value
         if not self.rubric.criteria:
-            return {None: self.question.read(given, task)}
-        if not isinstance(given, dict):
+            return {None: self.field.read(verdicts, task)}
+        if not isinstance(verdicts, dict):
             raise ValueError(f"{self._key!r} is not an object with the criteria")
         plain: dict[str, Any] = {}
-        for name, one in given.items():
+        for name, one in verdicts.items():
             if plain.setdefault(plain_name(name), one) != one:
                 raise ValueError(f"{name!r} is given twice")
         if missing := [name for name in self.rubric.criteria if plain_name(name) not in plain]:
             raise ValueError(f"{', '.join(missing)} has no verdict")
-        return {name: self.question.read(self._bare(plain[plain_name(name)]), task) for name in self.rubric.criteria}
+        return {name: self.field.read(self._bare(plain[plain_name(name)]), task) for name in self.rubric.criteria}
 
     def _bare(self, value: Any) -> Any:
         """A criterion's verdict without the reasons that some judges put beside each."""
-        return value[self.question.key] if isinstance(value, dict) and self.question.key in value else value
+        return value[self.field.key] if isinstance(value, dict) and self.field.key in value else value
 
     def _combined(self, entry: _Entry) -> Values:
         """Criteria by their weights, number by number."""
@@ -219,9 +219,9 @@ class _Reading:
         n = len(next(iter(entry.values())))
         return tuple(math.fsum(weights[name or ""] * values[k] for name, values in entry.items()) for k in range(n))
 
-    def _expected(self, entries: list[_Entry], reply: Reply, found: FoundObject) -> tuple[list[_Entry], float]:
+    def _expected(self, entries: list[_Entry], reply: Reply, reply_object: ReplyObject) -> tuple[list[_Entry], float]:
         """The same entries with the expected value in place of each."""
-        labels = self.question.labels
+        labels = self.field.labels
         assert labels is not None
         masses: list[float] = []
 
@@ -230,16 +230,16 @@ class _Reading:
             masses.append(one.mass)
             return (one.value,)
 
-        made: list[_Entry] = [{} for _ in entries]
+        expected_entries: list[_Entry] = [{} for _ in entries]
         for name in entries[0]:
-            places = _places_of(name or self.question.key, labels, reply.text, found)
+            places = _places_of(name or self.field.key, labels, reply.text, reply_object)
             if len(places) != len(entries):
-                key = name or self.question.key
+                key = name or self.field.key
                 problem = f"{key!r} stands {len(places)} times in the judge's reply, not {len(entries)}."
                 raise JudgeParseError(problem, text=reply.text)
-            for entry, (place, label) in zip(made, places, strict=True):
+            for entry, (place, label) in zip(expected_entries, places, strict=True):
                 entry[name] = expected(place, label)
-        return made, min(masses)
+        return expected_entries, min(masses)
 
 
 _Entry: TypeAlias = dict[str | None, Values]
@@ -257,10 +257,10 @@ def _under(value: dict[str, Any], key: str) -> Any:
     Raises:
         ValueError: two things that differ.
     """
-    found = [one for name, one in value.items() if plain_name(name) == key]
-    if any(one != found[0] for one in found[1:]):
+    values = [one for name, one in value.items() if plain_name(name) == key]
+    if any(one != values[0] for one in values[1:]):
         raise ValueError(f"{key!r} is given twice")
-    return found[0] if found else None
+    return values[0] if values else None
 
 
 def _single(entry: _Entry) -> dict[str, float]:
@@ -290,7 +290,7 @@ def _parts(task: JudgeTask, mode: Mode) -> list[tuple[str, str]]:
     return [*parts, ("RESPONSE", task.responses[0])]
 
 
-def _places_of(key: str, labels: Mapping[str, float], text: str, found: FoundObject) -> list[tuple[int, str]]:
+def _places_of(key: str, labels: Mapping[str, float], text: str, reply_object: ReplyObject) -> list[tuple[int, str]]:
     """Where the values of a key stand in the object's text, and what they say."""
     # Quotes inside a JSON string are escaped, so the key cannot be found in the reasons.
     longest_first = "|".join(re.escape(label) for label in sorted(labels, key=len, reverse=True))
@@ -298,4 +298,4 @@ def _places_of(key: str, labels: Mapping[str, float], text: str, found: FoundObj
     ways = {json.dumps(key)[1:-1], json.dumps(key, ensure_ascii=False)[1:-1]}
     words = "|".join(r"\s+".join(re.escape(word) for word in way.split()) for way in sorted(ways))
     pattern = re.compile(rf'(?<!\\)"\s*(?:{words})\s*"\s*:\s*"?\s*({longest_first})(?!\w)', re.IGNORECASE)
-    return [(m.start(1), m[1]) for m in pattern.finditer(text, found.start, found.end)]
+    return [(m.start(1), m[1]) for m in pattern.finditer(text, reply_object.start, reply_object.end)]

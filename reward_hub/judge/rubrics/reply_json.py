@@ -24,7 +24,7 @@ _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 
 
 @dataclass(frozen=True)
-class FoundObject:
+class ReplyObject:
     """A JSON object and where it stands in the reply: text[start:end]."""
 
     value: dict[str, Any]
@@ -39,7 +39,7 @@ def verdict_in(
     read: Callable[[dict[str, Any]], T],
     holds: Callable[[dict[str, Any]], bool],
     in_words: Callable[[str], dict[str, Any] | None],
-) -> tuple[T, FoundObject]:
+) -> tuple[T, ReplyObject]:
     """The verdict of the reply's JSON object that has `key`, or that its words are where it has no object at all.
 
     Args:
@@ -52,24 +52,24 @@ def verdict_in(
         JudgeParseError: there is no such object, one that cannot be read, or two that say different things.
     """
     start = answer_start(text)
-    found = [one for one in _objects_in(text, start) if holds(one.value)]
-    if not found:
-        found = [one for one in _objects_in(_TRAILING_COMMA.sub(" ", text), start) if holds(one.value)]
-    if not found and "{" not in text[start:]:
+    objects = [one for one in _objects_in(text, start) if holds(one.value)]
+    if not objects:
+        objects = [one for one in _objects_in(_TRAILING_COMMA.sub(" ", text), start) if holds(one.value)]
+    if not objects and "{" not in text[start:]:
         try:
-            said = in_words(text[start:])
+            stated = in_words(text[start:])
         except ValueError as error:
             raise JudgeParseError(f"The judge's reply holds no verdict: {error}.", text=text) from error
-        found = [] if said is None else [FoundObject(said, start, len(text))]
-    if not found:
+        objects = [] if stated is None else [ReplyObject(stated, start, len(text))]
+    if not objects:
         raise JudgeParseError(f"The judge's reply has no JSON object with {key!r}.", text=text)
     try:
-        verdicts = [read(one.value) for one in found]
+        verdicts = [read(one.value) for one in objects]
     except ValueError as error:
         raise JudgeParseError(f"The judge's reply holds no verdict: {error}.", text=text) from error
     if any(verdict != verdicts[0] for verdict in verdicts[1:]):
         raise JudgeParseError(f"The judge's reply holds {len(verdicts)} verdicts that differ.", text=text)
-    return verdicts[-1], found[-1]
+    return verdicts[-1], objects[-1]
 
 
 def answer_start(text: str) -> int:
@@ -130,10 +130,10 @@ def value_in_words(text: str, name: str) -> str | None:
         rf"(?!\w|\.\d){_MARKUP}(?=[.,;)]?(?:\s|$))(?!\s*(?:[-–]\s*\d|(?:to|or|and|out)\b))",
         re.IGNORECASE,
     )
-    said = {match["value"] for match in pattern.finditer(text)}
-    if len(said) > 1:
-        raise ValueError(f"{name} is {' and '.join(sorted(said))}")
-    return said.pop() if said else None
+    values = {match["value"] for match in pattern.finditer(text)}
+    if len(values) > 1:
+        raise ValueError(f"{name} is {' and '.join(sorted(values))}")
+    return values.pop() if values else None
 
 
 def _is_object(text: str) -> bool:
@@ -143,7 +143,7 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _objects_in(text: str, start: int) -> Iterator[FoundObject]:
+def _objects_in(text: str, start: int) -> Iterator[ReplyObject]:
     """The outermost JSON objects from `start` on, in code fences or among other text."""
     # Line breaks inside of strings are let through: judges write them where no grammar holds them.
     decoder = json.JSONDecoder(object_pairs_hook=_without_contradiction, strict=False)
@@ -155,7 +155,7 @@ def _objects_in(text: str, start: int) -> Iterator[FoundObject]:
         except (ValueError, RecursionError):
             start += 1
             continue
-        yield FoundObject(value, start, end)
+        yield ReplyObject(value, start, end)
         start = end
 
 
@@ -164,9 +164,9 @@ class _ContradictionError(Exception):
 
 
 def _without_contradiction(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made: dict[str, Any] = {}
+    value_of: dict[str, Any] = {}
     for key, value in pairs:
-        if key in made and made[key] != value:
+        if key in value_of and value_of[key] != value:
             raise _ContradictionError(key)
-        made[key] = value
-    return made
+        value_of[key] = value
+    return value_of

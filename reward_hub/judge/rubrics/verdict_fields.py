@@ -1,4 +1,4 @@
-"""What a judge is asked in each mode: a score, a preference, an order. In words, as a schema, and how it is read.
+"""The entry of a judge's reply that holds its verdict: a score, a preference, an order; asked for, held to, and read.
 
 Listwise asks for an order rather than for scores, after RankGPT (https://arxiv.org/abs/2304.09542).
 """
@@ -21,8 +21,8 @@ _NOT_BY = "Neither the order of the responses nor their length speaks for one of
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of the judge once, or once for each criterion."""
+class VerdictField:
+    """A verdict in the reply, asked for once or once for each criterion."""
 
     key: str
     """Its name in the reply; `key`s where there are criteria."""
@@ -37,11 +37,11 @@ class Question:
     """Every value as the judge writes it -> its number, where there are few."""
 
 
-def _scoring(rubric: Rubric) -> Question:
+def _scoring(rubric: Rubric) -> VerdictField:
     (low, high), scores = rubric.score_range, rubric.scores
     schema: Schema = {"type": "integer" if rubric.whole else "number"}
     schema |= {"enum": list(scores)} if scores is not None else {"minimum": low, "maximum": high}
-    return Question(
+    return VerdictField(
         key="score",
         task=f"Give {{what}} {rubric.scale}.",
         hint=f"<{rubric.scale}>",
@@ -51,14 +51,14 @@ def _scoring(rubric: Rubric) -> Question:
     )
 
 
-def _comparing(rubric: Rubric) -> Question:
+def _comparing(rubric: Rubric) -> VerdictField:
     def read(value: Any, task: JudgeTask) -> Values:
-        found = {label.casefold(): number for label, number in PAIR_LABELS.items()}
-        if not isinstance(value, str) or value.strip().casefold() not in found:
+        number_of = {label.casefold(): number for label, number in PAIR_LABELS.items()}
+        if not isinstance(value, str) or value.strip().casefold() not in number_of:
             raise ValueError(f"{value!r:.80} is neither A, B nor tie")
-        return (found[value.strip().casefold()],)
+        return (number_of[value.strip().casefold()],)
 
-    return Question(
+    return VerdictField(
         key="winner",
         task=f"Say which response is better{{by}}: A, B, or tie where neither is. {_NOT_BY}",
         hint='"<A, B or tie>"',
@@ -68,14 +68,14 @@ def _comparing(rubric: Rubric) -> Question:
     )
 
 
-def _ranking(rubric: Rubric) -> Question:
+def _ranking(rubric: Rubric) -> VerdictField:
     def schema(task: JudgeTask) -> Schema:
         n = len(task.responses)
         named = n if task.top_n is None else min(task.top_n, n)
         item = {"type": "integer", "enum": list(range(1, n + 1))}
         return {"type": "array", "items": item, "minItems": named, "maxItems": named}
 
-    return Question(
+    return VerdictField(
         key="ranking",
         task=f"Put the responses in order{{by}}, the best first, each by its number and once. {_NOT_BY}",
         hint="[<number of the best response>, <number of the next>, ...]",
@@ -99,7 +99,7 @@ def _places(value: Any, task: JudgeTask) -> Values:
     return tuple(1.0 - numbers.index(i) / last if i in numbers else rest for i in range(1, n + 1))
 
 
-QUESTIONS: Mapping[Mode, Callable[[Rubric], Question]] = {
+VERDICT_FIELDS: Mapping[Mode, Callable[[Rubric], VerdictField]] = {
     "pointwise": _scoring,
     "pairwise": _comparing,
     "listwise": _ranking,
