@@ -46,6 +46,7 @@ Settings: TypeAlias = list[tuple[BaseRM, Facts]]
 # object, in its own attributes under this name.
 _WRITTEN: WeakKeyDictionary[type, dict[str, str | None]] = WeakKeyDictionary()
 _WRITTEN_NAME = "_written_while_scoring"
+_MODEL = "\0rm:"  # how the text of a reward model begins; `repr` writes no such character of anything else
 _UNBOUND = CellType()  # of a name that is given its value later
 
 
@@ -115,7 +116,7 @@ def settings_written(*, first: Settings, before: Settings) -> None:
         for place in after.keys() | facts.keys():
             was, now = facts.get(place), after.get(place)
             # What another reward model wrote to itself is noted there.
-            if was != now and "rm:" not in f"{was}{now}":
+            if was != now and _MODEL not in f"{was}{now}":
                 of_object: dict[str, str | None] = vars(rm).setdefault(_WRITTEN_NAME, {})
                 written = of_object if place.startswith("self.") else _WRITTEN.setdefault(type(rm), {})
                 written[place] = stood.get(id(rm), facts).get(place)
@@ -194,7 +195,7 @@ class _Parts:
         elif isinstance(value, _NO_SETTINGS):
             yield f"{type(value).__qualname__};"
         elif isinstance(value, BaseRM):
-            yield f"rm:{fingerprint_of(value)};"
+            yield f"{_MODEL}{fingerprint_of(value)};"
         elif isinstance(value, (list, tuple)):
             # Of a copy, here and below: other threads may be scoring, and write.
             yield f"{len(value)}["

@@ -90,6 +90,18 @@ def test_what_scoring_writes_to_a_model_is_no_setting_of_it(cached):
     assert rm.calls == 4
 
 
+def test_a_text_that_scoring_writes_is_no_setting_whatever_it_says(cached):
+    class LastRM(BaseRM):
+        def score(self, messages):
+            self.last = messages[-1]["content"]
+            return 1.0
+
+    rm = LastRM()
+    for response in ("In the long term: rm:1", "Of another form: \0rm:"):
+        assert flag(cached(rm).score(turns(response), return_details=True)) is False
+        assert flag(cached(rm).score(turns(response), return_details=True)) is True
+
+
 @pytest.mark.parametrize(
     "wrap",
     [
