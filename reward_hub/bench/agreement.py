@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_hub.base import BaseRM
+from reward_hub.data.columns import conversation_of, responses_of, texts_of
 from reward_hub.errors import InvalidConversationError, RewardHubError
 
 # Different wordings, lengths, languages and scripts, code and white space; the best response stands anywhere.
@@ -127,29 +128,21 @@ def kendall_tau(a: Sequence[float], b: Sequence[float]) -> float | None:
 
 
 def check_groups(rows: Sequence[Any]) -> list[dict[str, Any]]:
-    """Rows of a user's file as groups: `prompt` (or `messages`) with `responses`, or one conversation a row.
+    """Rows of a user's file as groups: a prompt with `responses`, or one conversation a row.
 
     Raises:
         InvalidConversationError: a row is neither.
     """
     groups = []
     for place, row in enumerate(rows):
-        if not isinstance(row, Mapping):
-            raise InvalidConversationError(f"row {place} is no object.", field="rows")
-        prompt = row.get("prompt", row.get("messages"))
-        if prompt is not None and row.get("responses"):
-            groups.append({"prompt": prompt, "responses": list(row["responses"])})
-        elif isinstance(row.get("prompt"), str) and isinstance(row.get("response"), str):
-            groups.append({"prompt": row["prompt"], "responses": [row["response"]]})
-        elif isinstance(row.get("messages"), list) and row["messages"]:
-            *turns, last = row["messages"]
-            groups.append({"prompt": turns, "responses": [last["content"]]})
-        else:
-            raise InvalidConversationError(
-                f"row {place} has {', '.join(sorted(row))}; needed: prompt and responses, prompt and response, or "
-                "messages.",
-                field="rows",
-            )
+        try:
+            if isinstance(row, Mapping) and row.get("responses") is not None:
+                prompt, responses = responses_of(row)
+            else:
+                prompt, responses = texts_of({"response": conversation_of(row)})
+        except InvalidConversationError as error:
+            raise InvalidConversationError(f"row {place}: {error.message}", field="rows") from error
+        groups.append({"prompt": prompt, "responses": responses})
     return groups
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from reward_hub.bench.data import Data, DataUnavailableError, HubData, read_hub, read_path
 from reward_hub.bench.items import Form, Item, Reader, read_items
 from reward_hub.bench.rule_result import BenchResult
+from reward_hub.data.column_names import Columns
 from reward_hub.data.rows import Row
 from reward_hub.errors import RegistryError
 from reward_hub.plugins import Entry, Registry, load_point, source_of, walk
@@ -62,7 +63,12 @@ class Benchmark:
     options_for_part: Mapping[str, Any] = field(default_factory=dict)
 
     def load(
-        self, path: str | None = None, *, split: str | None = None, revision: str | None = None
+        self,
+        path: str | None = None,
+        *,
+        split: str | None = None,
+        revision: str | None = None,
+        columns: Columns | None = None,
     ) -> tuple[list[Item], Data]:
         """The items of the suite, and the data they come from.
 
@@ -70,24 +76,25 @@ class Benchmark:
             path: a file or folder; by default the hub is asked.
             split: one part of data that come in several.
             revision: of the data on the hub.
+            columns: which column is what, where their names do not say so.
 
         Raises:
             DataUnavailableError: no path was said and the hub has no answer; says what to download.
             RowFormatError: the data cannot be read.
         """
         if path is not None:
-            data = read_path(path, split=split, files=self.files)
+            data = read_path(path, split=split, files=self.files, columns=columns)
         else:
-            data = self._read_hub(split, revision)
+            data = self._read_hub(split, revision, columns)
         return read_items(self.expand(data.rows), self.read), data
 
-    def _read_hub(self, split: str | None, revision: str | None) -> Data:
+    def _read_hub(self, split: str | None, revision: str | None, columns: Columns | None) -> Data:
         where = f"Download {self.download}, and say --suite {self.name} --data PATH."
         if not self.hub:
             raise DataUnavailableError(f"the hub holds no data of {self.name} that can be read. {where}")
         wanted = self.hub if split is None else (replace(self.hub[0], split=split),)
         try:
-            parts = [read_hub(replace(part, revision=revision)) for part in wanted]
+            parts = [read_hub(replace(part, revision=revision), columns=columns) for part in wanted]
         except DataUnavailableError as error:
             raise DataUnavailableError(f"{error} {where}") from error
         if len(parts) == 1:

@@ -13,6 +13,7 @@ from reward_hub.bench.item_rows import item_row
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import JUDGE_MODES, computed, default_options, rule_of
 from reward_hub.bench.scoring import require_scorable, score_items
+from reward_hub.data.column_names import Columns
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -41,6 +42,7 @@ def evaluate(
     suite: str | None = None,
     split: str | None = None,
     form: Form | None = None,
+    columns: Columns | None = None,
     step_delimiter: str | None = None,
     texts: bool = True,
     rule_options: Mapping[str, Any] | None = None,
@@ -53,6 +55,7 @@ def evaluate(
         suite: a published benchmark; by default plain accuracies of the data.
         split: of data that come in several.
         form: of the rows, where their columns fit several.
+        columns: which column is what, where their names do not say so.
         step_delimiter: process models on whole responses: where these are split.
         texts: keep prompts and responses in the rows.
         rule_options: arguments of the rule's `score`.
@@ -63,7 +66,7 @@ def evaluate(
         UnsupportedError: the model cannot score such data.
         TypeError: neither data nor a suite, or an option that the rule does not have.
     """
-    items, form, _ = load_items(data, suite=suite, split=split, form=form)
+    items, form, _ = load_items(data, suite=suite, split=split, form=form, columns=columns)
     require_scorable(form, rm)
     scored = [result for window in _windows(items) for result in score_items(rm, window, step_delimiter=step_delimiter)]
     rows = [item_row(item, result, texts=texts) for item, result in zip(items, scored, strict=True)]
@@ -85,18 +88,23 @@ def _is_judge(rm: BaseRM) -> bool:
 
 
 def load_items(
-    data: str | None, *, suite: str | None = None, split: str | None = None, form: Form | None = None
+    data: str | None,
+    *,
+    suite: str | None = None,
+    split: str | None = None,
+    form: Form | None = None,
+    columns: Columns | None = None,
 ) -> tuple[list[Item], Form, Data]:
     """The items of a suite, or of data of one's own; see `evaluate`."""
     if suite is not None:
         published = suite_named(suite)
         if form not in (None, published.form):
             raise TypeError(f"form={form!r}: the data of {suite} are of the form {published.form!r}.")
-        items, read = published.load(data, split=split)
+        items, read = published.load(data, split=split, columns=columns)
         return items, published.form, read
     if data is None:
         raise TypeError("say data= or suite=.")
-    read = read_path(data, split=split)
+    read = read_path(data, split=split, columns=columns)
     form = form or form_of(read.rows)
     return read_items(read.rows, READERS[form]), form, read
 

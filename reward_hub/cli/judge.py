@@ -10,9 +10,10 @@ import typer
 from reward_hub.cli import rank, score, steps
 from reward_hub.cli.judge_options import JudgeOptions
 from reward_hub.cli.option_groups import LogOptions, RowOptions
-from reward_hub.cli.rows.run import RowCommand, error_result, run_and_report
+from reward_hub.cli.row_commands import run_and_report
 from reward_hub.data.column_names import REFERENCE
 from reward_hub.data.columns import conversation_of, pair_of, responses_of, stepwise_of, texts_of
+from reward_hub.data.row_run import RowCommand, error_result
 from reward_hub.errors import RewardHubError
 
 if TYPE_CHECKING:

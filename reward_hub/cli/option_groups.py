@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
 
 import typer
 
+from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.usage import UsageError
 
 if TYPE_CHECKING:
@@ -203,8 +204,8 @@ class RunOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class RowOptions(RunOptions):
-    """Where rows go."""
+class RowOptions(ColumnOptions, RunOptions):
+    """Which rows are read and where they go."""
 
     out: Annotated[
         str | None, typer.Option("--out", "-o", help="A JSONL file; `-` is standard output.", rich_help_panel=RUN)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
-from reward_hub.cli.rows.run import RowCommand, error_result, run_command
+from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import responses_of
+from reward_hub.data.row_run import RowCommand, error_result
 from reward_hub.errors import RewardHubError
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
-from reward_hub.cli.rows.run import RowCommand, results_of, run_command
+from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import stepwise_of
+from reward_hub.data.row_run import RowCommand, results_of
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM

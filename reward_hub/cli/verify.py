@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.option_groups import Json, LoadOptions, LogOptions, load_model
 from reward_hub.cli.tables import print_table
 from reward_hub.cli.usage import UsageError
@@ -33,6 +34,7 @@ def run(
     backend: Annotated[list[str] | None, typer.Option(help="Hold only these against transformers; repeatable.")] = None,
     tolerance: Annotated[float, typer.Option(min=0.0, help="Largest difference that passes.")] = 1e-4,
     as_json: Json = False,
+    columns: ColumnOptions,
     load: LoadOptions,
     log: LogOptions,
 ) -> None:
@@ -45,7 +47,7 @@ def run(
     from reward_hub.bench.agreement import PROMPTS, agreement, check_groups, measure
 
     load = dataclasses.replace(load, dtype="float32" if load.dtype == "auto" else load.dtype)
-    groups = list(PROMPTS) if data is None else check_groups(_rows(data))
+    groups = list(PROMPTS) if data is None else check_groups(_rows(data, columns))
     local = dataclasses.replace(load, load_method="transformers", api_base=None, checkpoint=None, dialect=None)
     with load_model(_local_name(model, load), dataclasses.replace(local, batch_size=1)) as rm:
         expected = measure(rm, groups)
@@ -67,11 +69,11 @@ def run(
         raise typer.Exit(1)
 
 
-def _rows(path: Path) -> list[Any]:
+def _rows(path: Path, columns: ColumnOptions) -> list[Any]:
     from reward_hub.data.rows import RowFormatError, read_rows
 
     try:
-        rows = list(read_rows(str(path)))
+        rows = list(read_rows(str(path), columns.columns))
     except (OSError, RowFormatError) as error:
         raise UsageError(str(error)) from error
     for row in rows:

@@ -17,10 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_hub.base import BaseRM
-from reward_hub.cli.rows.out_file import identity_of
-from reward_hub.cli.rows.run import RowRun, Summary, run_rows
+from reward_hub.cli.row_commands import run_rows
 from reward_hub.cli.score import SCORE
 from reward_hub.cli.usage import UsageError
+from reward_hub.data.out_file import identity_of
+from reward_hub.data.row_run import RowRun, Summary
 from reward_hub.errors import BackendError, InvalidConversationError, ServerError
 
 
@@ -72,14 +73,21 @@ class Case:
     def write(self, rows: Sequence[dict[str, Any] | str]) -> None:
         write_rows(Path(self.source), rows)
 
-    def run(self, rm: BaseRM | None = None, *, settings: dict[str, Any] | None = None, **options: Any) -> Summary:
+    def run(
+        self,
+        rm: BaseRM | None = None,
+        *,
+        settings: dict[str, Any] | None = None,
+        progress: bool | None = None,
+        **options: Any,
+    ) -> Summary:
         run = RowRun(
             source=self.source,
             out=str(self.out),
             settings=settings or {"model": "length"},
             **{"chunk_size": 2} | options,
         )
-        return run_rows(SCORE, run, lambda: rm or LengthRM())
+        return run_rows(SCORE, run, lambda: rm or LengthRM(), progress=progress)
 
 
 @pytest.fixture
@@ -218,7 +226,7 @@ def foreign_id(case: Case) -> None:
         (shorter_input, "was made from other input"),
         (lost_record, "without scores.jsonl.run.json"),
         (foreign_record, "is not what a run wrote"),
-        (foreign_line, "line 1 is no row of an earlier run"),
+        (foreign_line, "line 1 is not a row of an earlier run"),
         (foreign_id, "has a row of id 'other' where"),
     ],
 )
@@ -334,8 +342,9 @@ def test_nothing_is_left_behind_where_the_model_cannot_be_loaded(case: Case) -> 
 KILLED = """
 import sys, time
 from reward_hub.base import BaseRM
-from reward_hub.cli.rows.run import RowRun, run_rows
+from reward_hub.cli.row_commands import run_rows
 from reward_hub.cli.score import SCORE
+from reward_hub.data.row_run import RowRun
 
 class SlowRM(BaseRM):
     def score(self, messages, **kwargs):

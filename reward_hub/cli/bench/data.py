@@ -14,6 +14,7 @@ from reward_hub.bench.data import Data, HubData, read_hub, read_path
 from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import default_options
 from reward_hub.cli.bench.files import BenchTask
+from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.option_groups import named_values
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
@@ -25,7 +26,7 @@ _SUITES = ", ".join(name for name, entry in BENCHMARKS.builtin().items() if entr
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions:
+class DataOptions(ColumnOptions):
     """What is scored."""
 
     suite: Annotated[
@@ -81,7 +82,7 @@ class DataOptions:
 
     def settings(self) -> dict[str, Any]:
         """Those that a score depends on."""
-        return {"step_delimiter": self.delimiter}
+        return {"step_delimiter": self.delimiter, **self.column_settings()}
 
     @property
     def delimiter(self) -> str | None:
@@ -146,7 +147,7 @@ def _suite_items(suite: Benchmark, options: DataOptions) -> tuple[list[Item], Fo
         raise UsageError(f"--config: the data of {suite.name} have none.")
     if options.dataset is not None and suite_of_hub(options.dataset) is not suite:
         raise UsageError(f"--dataset {options.dataset} is not the data of {suite.name}; say --data PATH for a copy.")
-    items, data = suite.load(options.data, split=options.split, revision=options.data_revision)
+    items, data = suite.load(options.data, split=options.split, revision=options.data_revision, columns=options.columns)
     return items, suite.form, data
 
 
@@ -167,10 +168,11 @@ def _own_data(options: DataOptions) -> Data:
         for name, value in (("--config", options.config), ("--data-revision", options.data_revision)):
             if value is not None:
                 raise UsageError(f"{name} is of data on the hub; {path} is a local path.")
-        return read_path(path, split=options.split)
+        return read_path(path, split=options.split, columns=options.columns)
     if Path(path).exists():
         raise UsageError(f"--dataset {path} is a local path; say --data {path}, or add --load-json.")
-    return read_hub(HubData(path, split=options.split, config=options.config, revision=options.data_revision))
+    wanted = HubData(path, split=options.split, config=options.config, revision=options.data_revision)
+    return read_hub(wanted, columns=options.columns)
 
 
 def _with_answers(item: Item, pattern: str) -> Item:

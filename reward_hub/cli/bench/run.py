@@ -28,8 +28,9 @@ from reward_hub.cli.bench.files import (
     write_json,
     write_lines,
 )
-from reward_hub.cli.rows.run import RowCommand, RowRun, Summary, run_rows
+from reward_hub.cli.row_commands import run_rows
 from reward_hub.cli.usage import UsageError
+from reward_hub.data.row_run import RowCommand, RowRun, Summary
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import UnsupportedError
 
@@ -80,11 +81,11 @@ def score_shard(task: BenchTask, run: BenchRun, load: Callable[[], BaseRM]) -> S
             overwrite=run.overwrite,
             retry_errors=run.retry_errors,
             chunk_size=run.chunk_size,
-            progress=run.progress,
             n_rows=len(places),
-            called=lambda row: f"item {row.id}",
         ),
         load_and_note,
+        progress=run.progress,
+        called=lambda row: f"item {row.id}",
     )
     if summary.rows == summary.resumed:
         _require_same_model(run, load)

@@ -15,15 +15,17 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
-
-from reward_hub.cli.usage import UsageError
+from typing import Any, Protocol, TextIO
 
 _BLOCK = 1 << 20
 
 
+class RunError(ValueError):
+    """A run that cannot be made as it was asked for; the message says what to ask instead."""
+
+
 class Out(Protocol):
-    """Where rows go: a file that resumes, or standard output."""
+    """Where rows go: a file that resumes, or a stream."""
 
     def done(self) -> Iterator[dict[str, Any]]:
         """The rows that are there already."""
@@ -41,10 +43,13 @@ class Out(Protocol):
         """Every row of the input is there."""
 
 
-class StandardOut:
-    """Rows as lines on standard output; nothing to resume."""
+class StreamOut:
+    """Rows as lines of a stream, as of standard output; nothing to resume."""
 
-    def __enter__(self) -> StandardOut:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> StreamOut:
         return self
 
     def __exit__(self, *raised: object) -> None: ...
@@ -58,8 +63,8 @@ class StandardOut:
     def begin(self, fingerprint: str) -> None: ...
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        sys.stdout.write("".join(map(_line, rows)))
-        sys.stdout.flush()
+        self._stream.write("".join(map(_line, rows)))
+        self._stream.flush()
 
     def finish(self) -> None: ...
 
@@ -88,7 +93,7 @@ class OutFile:
             chunks: rows of a chunk and of the whole input; what is there of a chunk without its end is then forgotten.
 
         Raises:
-            UsageError: what is there was not made by this run.
+            RunError: what is there was not made by this run.
         """
         self.path = path
         self._run_path = path.with_name(path.name + ".run.json")
@@ -123,9 +128,9 @@ class OutFile:
             source = None if self._source is None else identity_of(self._source)
             _write_whole(self._run_path, {"settings": self._settings, "input": source, "fingerprint": fingerprint})
         elif self._run["fingerprint"] != fingerprint:
-            raise UsageError(
+            raise RunError(
                 f"{self.path} holds rows of another model: its fingerprint was {self._run['fingerprint']}, "
-                f"this one's is {fingerprint}. {_WAYS_OUT}"
+                f"this one's is {fingerprint}. {WAYS_OUT}"
             )
 
     def append(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -141,10 +146,10 @@ class OutFile:
         try:
             file = io.FileIO(self.path, "ab")
         except OSError as error:
-            raise UsageError(f"{self.path} cannot be written: {error.strerror}.") from error
+            raise RunError(f"{self.path} cannot be written: {error.strerror}.") from error
         if not _lock(file):
             file.close()
-            raise UsageError(f"{self.path} is being written by another run.")
+            raise RunError(f"{self.path} is being written by another run.")
         return file
 
     def _close(self) -> None:
@@ -181,11 +186,11 @@ class OutFile:
         for name in sorted({*run["settings"], *self._settings}):
             was, now = run["settings"].get(name), self._settings.get(name)
             if was != now:
-                raise UsageError(f"{self.path} was made with {name} = {was!r}; this run has {now!r}. {_WAYS_OUT}")
+                raise RunError(f"{self.path} was made with {name} = {was!r}; this run has {now!r}. {WAYS_OUT}")
         if self._source is None or run["input"] is None:
-            raise UsageError(f"{self.path} exists, and rows from standard input cannot be resumed. {_WAYS_OUT}")
+            raise RunError(f"{self.path} exists, and rows from standard input cannot be resumed. {WAYS_OUT}")
         if identity_of(self._source, n_bytes=run["input"]["bytes"]) != run["input"]:
-            raise UsageError(f"{self.path} was made from other input: {self._source} has changed. {_WAYS_OUT}")
+            raise RunError(f"{self.path} was made from other input: {self._source} has changed. {WAYS_OUT}")
         return run
 
     def _read_run(self) -> dict[str, Any]:
@@ -193,24 +198,31 @@ class OutFile:
             run = json.loads(self._run_path.read_text(encoding="utf-8"))
             return {"settings": dict(run["settings"]), "input": run["input"], "fingerprint": run["fingerprint"]}
         except FileNotFoundError:
-            raise UsageError(
-                f"{self.path} exists, and without {self._run_path.name} beside it no run can go on with it. {_WAYS_OUT}"
+            raise RunError(
+                f"{self.path} exists, and without {self._run_path.name} beside it no run can go on with it. {WAYS_OUT}"
             ) from None
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{self._run_path} is not what a run wrote: {error!r}. {_WAYS_OUT}") from error
+            raise RunError(f"{self._run_path} is not what a run wrote: {error!r}. {WAYS_OUT}") from error
 
 
-_WAYS_OUT = "Say another --out, or --overwrite to start anew."
+WAYS_OUT = "Give another out file (--out), or start anew (--overwrite)."
 
 
 def identity_of(path: Path, *, n_bytes: int | None = None) -> dict[str, Any]:
-    """Size and hash of a file, or of its first bytes: an input that has only grown since is still the same."""
+    """Size and hash of a file, or of its first bytes: an input that has only grown since is still the same.
+
+    Those of a folder are of all its files.
+    """
     digest = hashlib.sha256()
     size = 0
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK if n_bytes is None else min(_BLOCK, n_bytes - size)):
-            digest.update(block)
-            size += len(block)
+    for part in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if part.is_dir():
+            continue
+        digest.update(b"" if part is path else part.relative_to(path).as_posix().encode())
+        with part.open("rb") as file:
+            while block := file.read(_BLOCK if n_bytes is None else min(_BLOCK, n_bytes - size)):
+                digest.update(block)
+                size += len(block)
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
@@ -222,9 +234,9 @@ def _rows_of(path: Path) -> Iterator[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except ValueError as error:
-                raise UsageError(f"{path}: line {number} is no row of an earlier run: {error}. {_WAYS_OUT}") from error
+                raise RunError(f"{path}: line {number} is not a row of an earlier run: {error}. {WAYS_OUT}") from error
             if not isinstance(row, dict) or "id" not in row:
-                raise UsageError(f"{path}: line {number} is no row of an earlier run. {_WAYS_OUT}")
+                raise RunError(f"{path}: line {number} is not a row of an earlier run. {WAYS_OUT}")
             yield row
 
 

@@ -1,34 +1,27 @@
 """Score the rows of a file into another: in chunks, in order, resumable, a bad row costing that row alone.
 
-`score`, `steps` and `rank` are each a `RowCommand` run by `run_rows`.
+What is done with a row is a `RowCommand`; the commands of `cli` are such, run by `run_rows`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-import typer
-
-from reward_hub.cli.option_groups import LoadOptions, RowOptions, load_model
-from reward_hub.cli.rows.out_file import Out, OutFile, StandardOut
-from reward_hub.cli.tables import print_pairs
-from reward_hub.cli.usage import UsageError
-from reward_hub.data.rows import STDIN, Row, RowFormatError, read_rows
+from reward_hub.data.column_names import Columns
+from reward_hub.data.out_file import WAYS_OUT, Out, OutFile, RunError, StreamOut
+from reward_hub.data.rows import STDIN, Row, RowFormatError, is_on_disk, read_rows
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
-N_REPORTED = 20  # bad rows named on stderr; the out file has them all
 _N_DEAD = 16  # so many rows in a row failed by the engine: it is gone, and the rows are not to blame
 _ENGINE_ERRORS = (
     "BackendError",
@@ -60,28 +53,37 @@ class RowCommand:
 
 @dataclass(frozen=True)
 class RowRun:
-    """One run of a row command, as the options of the command line say."""
+    """One run of a row command.
+
+    Attributes:
+        source: the file or folder of the rows; `-` is JSONL from standard input.
+        out: the file of the results, or a stream, as of standard output.
+        settings: what else the results depend on beside model and input, as plain JSON; a resumed run has the same.
+        columns: which column of a row is what, where their names do not say so.
+        details: write the details of each result.
+        overwrite: start anew instead of going on.
+        retry_errors: score again what failed.
+        chunk_size: rows scored between two writes.
+        n_rows: how many rows the input has, where that is known. A chunk that a kill tore is then scored anew as a
+            whole, so that a resumed run has the batches of one that was never killed, and its scores to the last digit.
+    """
 
     source: str
-    out: str | None
+    out: str | Path | TextIO
     settings: dict[str, Any]
+    columns: Columns | None = None
     details: bool = False
     overwrite: bool = False
     retry_errors: bool = False
     chunk_size: int = 256
-    progress: bool | None = None
     n_rows: int | None = None
-    """How many rows the input has, where that is known. A chunk that a kill tore is then scored anew as a whole, so
-    that a resumed run has the batches, and to the last digit the scores, of one that was never killed."""
-    called: Callable[[Row], str] | None = None
-    """How a bad row is called on stderr; by default by file and line."""
 
 
 @dataclass
 class Summary:
     """The figures of a run, rows of earlier runs included.
 
-    `n_tokens`, `seconds`, `n_fresh` (rows scored) and `n_reported` (rows named on stderr) are of this run alone.
+    `n_tokens`, `seconds` and `n_fresh` (rows scored) are of this run alone.
     """
 
     rows: int = 0
@@ -94,7 +96,6 @@ class Summary:
     n_tokens: int = 0
     seconds: float = 0.0
     n_fresh: int = 0
-    n_reported: int = 0
 
     @property
     def scored(self) -> int:
@@ -146,103 +147,53 @@ def error_result(error: RewardHubError) -> dict[str, Any]:
     return {"error": {"type": type(error).__name__, "message": error.message}}
 
 
-def run_command(
-    command: RowCommand,
-    source: str,
-    *,
-    model: str,
-    rows: RowOptions,
-    load: LoadOptions,
-    more_settings: dict[str, Any] | None = None,
-) -> None:
-    """Run a row command as its options say, print the summary, and exit with 1 if a row failed."""
-    settings = load.settings() | (more_settings or {})
-    run_and_report(command, source, model=model, rows=rows, settings=settings, load=lambda: load_model(model, load))
+def _say_nothing(row: Row, error: Mapping[str, Any]) -> None: ...
 
 
-def run_and_report(
+def _count_nothing(n_rows: int) -> None: ...
+
+
+def run_rows(
     command: RowCommand,
-    source: str,
-    *,
-    model: str,
-    rows: RowOptions,
-    settings: dict[str, Any],
+    run: RowRun,
     load: Callable[[], BaseRM],
-    more_figures: Callable[[], dict[str, Any]] = dict,
-) -> None:
-    """Run a row command with a model of any kind, print the summary, and exit with 1 if a row failed.
-
-    Args:
-        settings: what else a score depends on; a resumed run has the same.
-        more_figures: what the summary says besides, asked for at the end.
-    """
-    run = RowRun(
-        source=source,
-        out=rows.out,
-        settings={"command": command.name, "model": model, "details": rows.details, **settings},
-        details=rows.details,
-        overwrite=rows.overwrite,
-        retry_errors=rows.retry_errors,
-        chunk_size=rows.chunk_size,
-        progress=rows.progress,
-    )
-    summary = run_rows(command, run, load)
-    # Where the rows go to standard output, what is said about them does not.
-    stream = sys.stderr if run.out in (None, STDIN) else sys.stdout
-    more = more_figures()
-    if rows.json:
-        print(json.dumps(summary.to_dict() | more), file=stream)
-    else:
-        _print_summary(summary, command.figure, more, stream)
-    if summary.failed:
-        raise typer.Exit(1)
-
-
-def _print_summary(summary: Summary, figure: str, more: dict[str, Any], stream: TextIO) -> None:
-    figures = summary.to_dict()
-    counts = {name: f"{figures[name]:,}" for name in ("rows", "scored", "failed", "resumed") if figures[name]}
-    scores = {
-        f"{name} {figure}": f"{figures[name]:.4f}" for name in ("mean", "min", "max") if figures["mean"] is not None
-    }
-    speed = {"seconds": f"{figures['seconds']:.1f}"}
-    if figures["tokens_per_second"]:
-        speed["tokens/s"] = f"{figures['tokens_per_second']:,.0f}"
-    told = {name: f"{value:,}" if isinstance(value, int) else f"{value:.6g}" for name, value in more.items()}
-    print_pairs((counts | scores | speed | told).items(), file=stream)
-
-
-def run_rows(command: RowCommand, run: RowRun, load: Callable[[], BaseRM]) -> Summary:
+    *,
+    report: Callable[[Row, Mapping[str, Any]], None] = _say_nothing,
+    advance: Callable[[int], None] = _count_nothing,
+) -> Summary:
     """Score every row that is not done yet.
 
     Args:
         command: what is done with a row.
         run: from where to where.
         load: gives the model; called only if a row is left to score.
+        report: told of each row that failed, with its error.
+        advance: told how many rows are done, first of those of earlier runs; not called where no row is left.
 
     Raises:
-        UsageError: the input cannot be read, or the out file was made by another run.
+        RunError: the input cannot be read, or the out file was made by another run.
         RewardHubError: the model cannot be loaded, or the engine failed on everything.
     """
     try:
         with _opened(run) as out:
-            return _score_into(out, command, run, load)
+            return _score_into(out, command, run, load, report, advance)
     except RowFormatError as error:
-        raise UsageError(str(error)) from error
+        raise RunError(str(error)) from error
 
 
-def _opened(run: RowRun) -> OutFile | StandardOut:
-    if run.source != STDIN:
+def _opened(run: RowRun) -> OutFile | StreamOut:
+    if run.source != STDIN and not is_on_disk(Path(run.source)):
         try:
             Path(run.source).open("rb").close()
         except OSError as error:
-            raise UsageError(f"{run.source} cannot be read: {error.strerror}.") from error
-    if run.out is None or run.out == "-":
+            raise RunError(f"{run.source} cannot be read: {error.strerror}.") from error
+    if not isinstance(run.out, (str, Path)):
         if run.overwrite or run.retry_errors:
-            raise UsageError("--overwrite and --retry-errors need --out FILE.")
-        return StandardOut()
+            raise RunError("--overwrite and --retry-errors need a file, --out FILE.")
+        return StreamOut(run.out)
     path = Path(run.out)
     if run.source != STDIN and path.exists() and path.samefile(run.source):
-        raise UsageError(f"{run.out} is the input; the scores need a file of their own.")
+        raise RunError(f"{run.out} is the input; the scores need a file of their own.")
     return OutFile(
         path,
         settings=run.settings,
@@ -253,9 +204,16 @@ def _opened(run: RowRun) -> OutFile | StandardOut:
     )
 
 
-def _score_into(out: Out, command: RowCommand, run: RowRun, load: Callable[[], BaseRM]) -> Summary:
+def _score_into(
+    out: Out,
+    command: RowCommand,
+    run: RowRun,
+    load: Callable[[], BaseRM],
+    report: Callable[[Row, Mapping[str, Any]], None],
+    advance: Callable[[int], None],
+) -> Summary:
     summary = Summary()
-    rows = read_rows(run.source)
+    rows = read_rows(run.source, run.columns)
     for result in out.done():
         _same_row(result, next(rows, None), run)
         summary.add(result, command.numbers)
@@ -264,11 +222,15 @@ def _score_into(out: Out, command: RowCommand, run: RowRun, load: Callable[[], B
 
     first = next(rows, None)
     if first is not None:
-        with load() as rm, _progress_bar(run, done=summary.rows) as advance:
+        with load() as rm:
+            advance(summary.rows)
             out.begin(rm.fingerprint)
             started = time.monotonic()
             for chunk in _chunks(itertools.chain([first], rows), run.chunk_size):
                 results = _score_chunk(chunk, earlier, command, run, rm, summary)
+                for row, result in zip(chunk, results, strict=True):
+                    if "error" in result:
+                        report(row, result["error"])
                 out.append(results)
                 advance(len(results))
             summary.seconds = time.monotonic() - started
@@ -284,11 +246,11 @@ def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 def _same_row(result: dict[str, Any], row: Row | None, run: RowRun) -> Row:
     """The row that a result is of; the two must be the same."""
     if row is None:
-        raise UsageError(f"{run.out} has more rows than {run.source}. Say another --out, or --overwrite to start anew.")
+        raise RunError(f"{run.out} has more rows than {run.source}. {WAYS_OUT}")
     if result["id"] != _id_of(row):
-        raise UsageError(
+        raise RunError(
             f"{run.out} has a row of id {result['id']!r} where {run.source} line {row.number} has {_id_of(row)!r}. "
-            "Say another --out, or --overwrite to start anew."
+            f"{WAYS_OUT}"
         )
     return row
 
@@ -328,9 +290,7 @@ def _score_chunk(
             summary.n_fresh += "error" not in result
             summary.n_tokens += details.get("tokens_scored") or 0
             results[place] = result | ({"details": details} if run.details and "error" not in result else {})
-    for row, result in zip(chunk, results, strict=True):
-        if "error" in result:
-            _report(row, result["error"], run, summary)
+    for result in results:
         summary.add(result, command.numbers)
     return [{"id": _id_of(row)} | result for row, result in zip(chunk, results, strict=True)]
 
@@ -346,42 +306,3 @@ def _stop_if_dead(results: Sequence[dict[str, Any]], *, n_scored: int) -> None:
     errors = [result["error"] for result in results if result.get("error", {}).get("type") in _ENGINE_ERRORS]
     if len(errors) == len(results) and (len(errors) >= _N_DEAD or not n_scored):
         raise BackendError(f"every row failed; the first with {errors[0]['type']}: {errors[0]['message']}")
-
-
-def _report(row: Row, error: dict[str, Any], run: RowRun, summary: Summary) -> None:
-    summary.n_reported += 1
-    if summary.n_reported <= N_REPORTED:
-        name = f"{run.source}:{row.number}" if run.called is None else run.called(row)
-        print(f"{name}: {error['type']}: {error['message']}", file=sys.stderr)
-    elif summary.n_reported == N_REPORTED + 1:
-        print("further bad rows are counted, and written with their errors", file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _progress_bar(run: RowRun, *, done: int) -> Iterator[Callable[[int], None]]:
-    shown = sys.stderr.isatty() if run.progress is None else run.progress
-    if not shown:
-        yield lambda n: None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = [TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("rows", total=_n_lines(run.source), completed=done)
-        yield lambda n: progress.advance(task, n)
-
-
-def _n_lines(source: str) -> int | None:
-    """How many rows there are, where counting them is cheap."""
-    if source == STDIN or Path(source).suffix.lower() not in (".jsonl", ".ndjson"):
-        return None
-    with Path(source).open("rb") as file:
-        return sum(not line.isspace() for line in file)

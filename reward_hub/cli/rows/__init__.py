@@ -1,1 +1,0 @@
-"""What the commands over rows share: reading, scoring in order, writing, going on after a stop."""
