@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any, Literal
 
 from reward_hub import registry
-from reward_hub.aggregation import AggregationMethod, aggregation_name
+from reward_hub.aggregation import AggregationMethod
 from reward_hub.base import BaseRM
 from reward_hub.errors import UnsupportedError
-from reward_hub.family import Family, Setup
-from reward_hub.loading.arguments import check_engine_options, refuse_arguments, refuse_server_arguments
-from reward_hub.loading.engine import NUMBER_CHANGING, backends_of, choose_backend
-from reward_hub.loading.resolve import Located, checked_read, length_limit, locate, set_up
-from reward_hub.loading.servers import served, served_reference
+from reward_hub.family import Family
+from reward_hub.loading.arguments import (
+    BY_NAME,
+    ENGINE,
+    FAMILY,
+    FILE,
+    FOREIGN,
+    HUB,
+    JUDGE,
+    JUDGE_API,
+    JUDGE_VLLM,
+    KEY,
+    OURS,
+    SCORER,
+    SERVED,
+    SERVER,
+    Arguments,
+    AtLeast,
+    first_is_model,
+)
+from reward_hub.loading.resolve import checked_read, length_limit, resolve, set_up
 from reward_hub.reads import HeadOutputs
-
-if TYPE_CHECKING:
-    from reward_hub.backends.base import Backend
-
-logger = logging.getLogger(__name__)
 
 
 class AutoRM:
@@ -31,243 +40,104 @@ class AutoRM:
     def __init__(self) -> None:
         raise TypeError("AutoRM is not instantiated; call AutoRM.load(model).")
 
+    # The signature is the table of arguments: beside type and default stands who reads it (`loading.arguments`).
     @staticmethod
+    @first_is_model
     def load(
         model: str | Path,
         load_method: str = "auto",
         *,
-        family: str | None = None,
-        options: Mapping[str, Any] | None = None,
-        reference: str | Path | None = None,
-        beta: float | None = None,
-        length_normalize: bool = False,
-        revision: str | None = None,
-        token: str | None = None,
-        cache_dir: str | Path | None = None,
-        local_files_only: bool = False,
-        trust_remote_code: bool = False,
-        torch_dtype: Any = "auto",
-        device: Any = None,
-        device_map: Any = None,
-        attn_implementation: str | None = None,
-        quantization_config: Any = None,
-        adapter: str | Path | None = None,
-        tokenizer: Any = None,
-        chat_template: str | None = None,
-        max_length: int | None = None,
-        truncation: str = "error",
-        batch_size: int | None = None,
-        max_batch_tokens: int | None = None,
-        aggregation: str | AggregationMethod | None = None,
-        api_base: str | None = None,
-        api_key: str | None = None,
-        dialect: str | None = None,
-        checkpoint: str | Path | None = None,
-        timeout_s: float = 60.0,
-        max_retries: int = 4,
-        max_concurrency: int = 32,
+        family: Annotated[str | None, FAMILY | JUDGE] = None,
+        options: Annotated[Mapping[str, Any] | None, FAMILY | JUDGE] = None,
+        reference: Annotated[str | Path | None, FAMILY, FILE] = None,
+        beta: Annotated[float | None, FAMILY] = None,
+        length_normalize: Annotated[bool, FAMILY] = False,
+        revision: Annotated[str | None, FAMILY | JUDGE_VLLM] = None,
+        token: Annotated[str | None, HUB | JUDGE_VLLM, KEY] = None,
+        cache_dir: Annotated[str | Path | None, HUB | JUDGE_VLLM, FILE] = None,
+        local_files_only: Annotated[bool, HUB] = False,
+        trust_remote_code: Annotated[bool, HUB | JUDGE_VLLM] = False,
+        torch_dtype: Annotated[Any, ENGINE | JUDGE_VLLM] = "auto",
+        device: Annotated[Any, ENGINE] = None,
+        device_map: Annotated[Any, ENGINE] = None,
+        attn_implementation: Annotated[str | None, ENGINE] = None,
+        quantization_config: Annotated[Any, ENGINE] = None,
+        adapter: Annotated[str | Path | None, ENGINE, FILE] = None,
+        tokenizer: Annotated[Any, FAMILY | SCORER | JUDGE_VLLM, FILE, BY_NAME] = None,
+        chat_template: Annotated[str | None, FAMILY | SCORER, FILE] = None,
+        max_length: Annotated[int | None, FAMILY | JUDGE_VLLM, AtLeast(1)] = None,
+        truncation: Annotated[Literal["error", "prompt", "left", "right"], FAMILY] = "error",
+        batch_size: Annotated[int | None, FAMILY, AtLeast(1)] = None,
+        max_batch_tokens: Annotated[int | None, ENGINE, AtLeast(1)] = None,
+        aggregation: Annotated[str | AggregationMethod | None, FAMILY | OURS | JUDGE] = None,
+        api_base: Annotated[str | None, SERVER] = None,
+        api_key: Annotated[str | None, SERVER, KEY] = None,
+        dialect: Annotated[str | None, SERVED] = None,
+        checkpoint: Annotated[str | Path | None, FOREIGN | JUDGE_API, FILE] = None,
+        timeout_s: Annotated[float, SERVER, AtLeast(0.001)] = 60.0,
+        max_retries: Annotated[int, SERVER, AtLeast(0)] = 4,
+        max_concurrency: Annotated[int, SERVER | JUDGE_VLLM, AtLeast(1)] = 32,
         **engine_options: Any,
     ) -> BaseRM:
         """Load a reward model.
 
         Args:
-            model: a Hub id, a checkpoint folder, or `builtin/arithmetic-orm` and `builtin/arithmetic-prm`.
-            load_method: the engine: "transformers" (or "hf"), or "auto", which says in one INFO line what it chose.
-            family: the family's name, where the checkpoint does not tell it.
+            model: a hub id, a checkpoint folder, or `builtin/arithmetic-orm` and `builtin/arithmetic-prm`; with
+                "api" the served name.
+            load_method: "auto", "transformers" (also "hf"), "vllm" or "api" (also "openai"). "auto" takes what fits,
+                and says so in one INFO line.
+            family: how the model is read, where its files do not say.
             options: the family's own options (`reward-hub families NAME` shows them).
-            reference: the reference model of an implicit (DPO-style) reward, with `beta` and `length_normalize`; it is
-                loaded with the same options, `revision` and `adapter` apart.
-            revision, token, cache_dir, local_files_only: as huggingface_hub takes them.
-            trust_remote_code: allow code from the checkpoint's repository; no family that ships needs it.
-            torch_dtype: a name or a torch dtype; "auto": what the checkpoint names.
-            device, device_map: where the model goes; `device_map` is accelerate's.
+            reference: the reference model of an implicit (DPO-style) reward. It is loaded with the same arguments,
+                `revision` and `adapter` apart; on a server it is another name there, or another address.
+            beta: the coefficient of an implicit reward; by default its authors'.
+            length_normalize: an implicit reward per token of the response.
+            revision: branch, tag or commit on the hub.
+            token: of the hub; by default HF_TOKEN, or what `hf auth login` left.
+            cache_dir: where files of the hub are kept.
+            local_files_only: ask the cache alone, not the hub.
+            trust_remote_code: run code of the model's repository; no family that ships needs it.
+            torch_dtype: "auto" (what the checkpoint names), "float32" (also "fp32"), "bfloat16", "float16", or a torch
+                dtype. `dtype` is another name of this argument.
+            device: "cpu", "cuda", "cuda:1", "mps", ...; by default a GPU where there is one.
+            device_map: accelerate's, in place of `device`.
+            attn_implementation: "eager", "sdpa", "flash_attention_2", ...
+            quantization_config: transformers' own object (`BitsAndBytesConfig(load_in_4bit=True)`), or for vLLM the
+                name of a method.
             adapter: a PEFT adapter over the model; a trained score head in it is used.
-            tokenizer: folder or Hub id of another tokenizer, or an object of the `Tokenizer` protocol.
-            chat_template: text or file of a template in place of the checkpoint's.
-            max_length: most tokens; default: the published limit, else the model's.
-            truncation: what happens to longer ones: "error", "prompt", "left" or "right".
-            batch_size, max_batch_tokens: bounds of one forward pass.
-            aggregation: process models: how step scores become a score; default: the authors'.
-            api_base, api_key, dialect: "api": the server, its key (else REWARD_HUB_API_KEY, OPENAI_API_KEY), and what
-                it speaks where that is not found. `model` is the served name, `reference` too, or another address.
-            checkpoint: "api": id or folder of what the server holds; default: `model`, else what the server names.
-            timeout_s, max_retries, max_concurrency: "api": of one attempt; further attempts; requests at a time.
-            engine_options: options of the engine itself; an unknown one is a TypeError. Published judges
-                (`reward_hub.judge.published`) take those of `LLMJudge` (`temperature`, `n_samples`, ...) too.
+            tokenizer: folder or hub id of another tokenizer, or an object of the `Tokenizer` protocol.
+            chat_template: a template (Jinja) or its file, in place of the checkpoint's.
+            max_length: most tokens of a conversation; by default the published limit, else the model's.
+            truncation: what becomes of longer ones: "error", "prompt", "left" or "right".
+            batch_size: most conversations of one batch.
+            max_batch_tokens: most tokens of one batch.
+            aggregation: process models: how step scores become a score ("min", "last", "product", "mean", ... or
+                "model"); by default as their authors do.
+            api_base: the server's address.
+            api_key: the server's key; by default REWARD_HUB_API_KEY or OPENAI_API_KEY.
+            dialect: what the server speaks, where that is not found out.
+            checkpoint: hub id or folder of what the server holds; by default `model`, else what the server names.
+            timeout_s: seconds of one attempt of a request.
+            max_retries: further attempts of a request that failed in a way that may pass.
+            max_concurrency: requests under way at a time.
+            engine_options: options of the engine itself. Published judges (`reward_hub.judge.published`) take the
+                arguments of `LLMJudge` (`temperature`, `n_samples`, ...) here too.
 
         Raises:
             UnknownModelError: no such model, or no family fits.
             CheckpointError: tensors missing or misshapen, files broken.
             RemoteCodeRefusedError: the checkpoint needs code that was not allowed.
-            TypeError: an option that the engine or the family does not have.
+            TypeError: an argument that has no meaning here, or an option that the engine or the family does not have.
         """
-        # The first statement: nothing but the arguments is in it.
-        asked = dict(locals())
-        arguments = list(inspect.signature(AutoRM.load).parameters)
-        server = {
-            "api_base": api_base,
-            "api_key": api_key,
-            "dialect": dialect,
-            "checkpoint": checkpoint,
-            "timeout_s": timeout_s,
-            "max_retries": max_retries,
-            "max_concurrency": max_concurrency,
-        }
-        method = registry.BACKEND_ALIASES.get(load_method, load_method)
-        if method == "auto" and api_base is not None:
-            method = "api"
-        from reward_hub.loading import judges
+        arguments = Arguments(AutoRM.load, locals())
+        from reward_hub.loading import engine, judges, servers
 
-        judge = judges.form_name_of(str(model), family, checkpoint, dialect)
+        judge = judges.form_name_of(arguments.model, family, checkpoint, dialect)
         if judge is not None:
-            return judges.load_judge(str(model), judge, method, given=_not_default(asked), extra=engine_options)
-        if method not in ("auto", "api"):
-            registry.backend_class(method)
-        if method != "api":
-            refuse_server_arguments(method, server)
-        if truncation not in ("error", "prompt", "left", "right"):
-            raise TypeError(f"truncation={truncation!r}; known: 'error', 'prompt', 'left', 'right'.")
-        if device is not None and device_map is not None:
-            raise TypeError("Give device= or device_map=, not both.")
-        for bound, given_bound in (("batch_size", batch_size), ("max_batch_tokens", max_batch_tokens)):
-            if given_bound is not None and given_bound < 1:
-                raise TypeError(f"{bound}={given_bound}; at least 1 is needed.")
-        from reward_hub.models import implicit_rm
-
-        if reference is not None and family is None and registry.family_of_id(str(model)) is None:
-            family = implicit_rm.DEFAULT_FAMILY
-        access: dict[str, Any] = {
-            "token": token,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
-            "trust_remote_code": trust_remote_code,
-        }
-        if method == "api":
-            given = {
-                "torch_dtype": (torch_dtype, "auto"),
-                "device": (device, None),
-                "device_map": (device_map, None),
-                "attn_implementation": (attn_implementation, None),
-                "quantization_config": (quantization_config, None),
-                "max_batch_tokens": (max_batch_tokens, None),
-                "adapter": (adapter, None),
-            }
-            refuse_arguments(given, "api", "the server has started the model already")
-            check_engine_options(engine_options, frozenset(), "api", arguments=arguments)
-            # What only a family known here can honour, and what our own server decides.
-            ours = {
-                "family": (family, None),
-                "reference": (reference, None),
-                "beta": (beta, None),
-                "length_normalize": (length_normalize, False),
-                "options": (options, None),
-                "max_length": (max_length, None),
-                "truncation": (truncation, "error"),
-                "aggregation": (aggregation, None),
-                "revision": (revision, None),
-            }
-            behind = served(str(model), server, ours, tokenizer=tokenizer, chat_template=chat_template, access=access)
-            if isinstance(behind, BaseRM):
-                return behind
-            located = behind
-        else:
-            located = locate(model, family=family, revision=revision, adapter=adapter, **access)
-        implicit_rm.check_arguments(
-            located.family, reference=reference, beta=beta, length_normalize=length_normalize, options=options
-        )
-        if aggregation is not None and located.family.kind != "process":
-            raise TypeError(
-                f"aggregation={aggregation!r}: {located.family.name} is no process family, it has no steps."
-            )
-        from reward_hub.backends.base import EngineOptions
-
-        setup = set_up(located, options, tokenizer, chat_template)
-        backend_type: type[Backend]
-        if method == "api":
-            from reward_hub.backends.http import HttpBackend
-
-            name, why, backend_type = "api", "token ids are sent", HttpBackend
-        else:
-            name, why = choose_backend(method, located, setup)
-            backend_type = registry.backend_class(name)
-            check_engine_options(engine_options, backend_type.known_options(), name, arguments=arguments)
-        from reward_hub.models.model_rm import LoadedModel, ModelRM
-        from reward_hub.models.pairwise_rm import PairwiseRM
-
-        def start(located: Located, setup: Setup) -> LoadedModel:
-            read = checked_read(located, setup)
-            limit = length_limit(located, setup, max_length)
-            backend = backend_type.load(
-                located.files,
-                read,
-                backbone=located.backbone,
-                tokenizer=setup.tokenizer,
-                options=EngineOptions(
-                    torch_dtype=torch_dtype,
-                    device=device,
-                    device_map=device_map,
-                    attn_implementation=attn_implementation,
-                    quantization_config=quantization_config,
-                    batch_size=batch_size,
-                    max_batch_tokens=max_batch_tokens,
-                    trust_remote_code=trust_remote_code,
-                    max_length=limit,
-                    many_positions=located.family.reads_every_step and located.family.kind == "process",
-                    extra=engine_options if located.connection is None else {"connection": located.connection},
-                ),
-            )
-            if backend.max_length is not None:
-                limit = backend.max_length if limit is None else min(limit, backend.max_length)
-            logger.info(
-                "Loaded %s as %s (%s) on %s (%s), %s on %s.",
-                located.name,
-                located.family.name,
-                located.why,
-                name,
-                why,
-                backend.info.dtype,
-                backend.info.device,
-            )
-            return LoadedModel(
-                name=located.served_as or located.name,
-                family=located.family,
-                setup=setup,
-                backend=backend,
-                max_length=limit,
-                truncation=truncation,
-                revision=located.files.revision,
-                weights_id=located.files.fingerprint,
-                aggregation=None if aggregation is None else aggregation_name(aggregation),
-                batch_size=batch_size,
-                numerics={
-                    name: value
-                    for name, value in {
-                        "quantization_config": quantization_config,
-                        "attn_implementation": attn_implementation,
-                        **engine_options,
-                    }.items()
-                    if name in NUMBER_CHANGING and value is not None
-                },
-            )
-
-        if implicit_rm.is_implicit(located.family):
-            other = None
-            if reference is not None and implicit_rm.needs_no_reference(options):
-                logger.info("reference_free=True: %s is not loaded.", reference)
-            elif reference is not None:
-                if method == "api":
-                    beside = served_reference(str(reference), server, located.family.name, access)
-                else:
-                    beside = locate(reference, family=located.family.name, revision=None, adapter=None, **access)
-                other = (beside, set_up(beside, options, tokenizer, chat_template))
-                implicit_rm.check_tokenizers(located.family, setup, other[1])
-            policy = start(located, setup)
-            partner = None if other is None else start(*other)
-            return implicit_rm.ImplicitRM(policy, partner, beta=beta, length_normalize=length_normalize)
-        loaded = start(located, setup)
-        if located.family.kind == "pairwise":
-            return PairwiseRM(loaded)
-        return ModelRM(loaded)
+            return judges.load_judge(judge, arguments)
+        if arguments.method == "api":
+            return servers.load_served(arguments)
+        return engine.load_here(arguments)
 
     @staticmethod
     def families() -> tuple[Family, ...]:
@@ -296,11 +166,12 @@ class AutoRM:
             judge, which loads without looking at its files, those that its form says; the others are None.
         """
         from reward_hub.loading import judges
+        from reward_hub.loading.engine import backends_of
 
         judge = judges.form_name_of(str(model), family, None, None)
         if judge is not None:
             return judges.describe_load(str(model), judge, options)
-        located = locate(
+        resolved = resolve(
             model,
             family=family,
             revision=revision,
@@ -309,22 +180,22 @@ class AutoRM:
             local_files_only=local_files_only,
             adapter=adapter,
         )
-        setup = set_up(located, options, None, chat_template)
-        read = checked_read(located, setup)
-        files = located.files
+        setup = set_up(resolved, options, None, chat_template)
+        read = checked_read(resolved, setup)
+        files = resolved.files
         dtype = files.config.get("dtype") or files.config.get("torch_dtype")
         return {
-            "model": located.name,
+            "model": resolved.name,
             "revision": files.revision,
-            "family": located.family.name,
-            "kind": located.family.kind,
-            "why": located.why,
-            "source": located.family.source,
+            "family": resolved.family.name,
+            "kind": resolved.family.kind,
+            "why": resolved.why,
+            "source": resolved.family.source,
             "head": {n: list(files.shapes[n]) for n in read.head.tensors()} if isinstance(read, HeadOutputs) else {},
             "read": str(read),
             "template": setup.tokenizer.chat_template,
-            "backends": backends_of(located, read),
-            "max_length": length_limit(located, setup, max_length),
+            "backends": backends_of(resolved, read),
+            "max_length": length_limit(resolved, setup, max_length),
             "dtype": str(dtype) if dtype is not None else None,
             "parameters": files.n_parameters(),
             "memory_bytes": files.n_bytes(),
@@ -360,7 +231,7 @@ class AutoRM:
 
         if adapter is not None:
             raise UnsupportedError("vLLM is given merged weights here: merge the adapter with peft's merge_and_unload.")
-        located = locate(
+        resolved = resolve(
             model,
             family=family,
             revision=revision,
@@ -368,24 +239,14 @@ class AutoRM:
             cache_dir=cache_dir,
             local_files_only=local_files_only,
         )
-        setup = set_up(located, options, None, chat_template)
+        setup = set_up(resolved, options, None, chat_template)
         return serve_command(
-            located.files,
-            checked_read(located, setup),
-            located.backbone,
-            many=located.family.kind == "process",
-            max_length=length_limit(located, setup, max_length),
+            resolved.files,
+            checked_read(resolved, setup),
+            resolved.backbone,
+            many=resolved.family.kind == "process",
+            max_length=length_limit(resolved, setup, max_length),
             torch_dtype=torch_dtype,
             folder=None if folder is None else Path(folder),
             name=name,
         )
-
-
-def _not_default(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The optional arguments of `AutoRM.load` that the caller changed; which model and engine is said apart."""
-    given = {}
-    for name, parameter in inspect.signature(AutoRM.load).parameters.items():
-        optional = name not in ("model", "load_method", "family", "engine_options")
-        if optional and arguments[name] is not parameter.default and arguments[name] != parameter.default:
-            given[name] = arguments[name]
-    return given

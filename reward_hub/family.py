@@ -122,7 +122,7 @@ class Family:
         max_length: most tokens, where the recipe fixes them for every checkpoint.
         log_ratio: families that read a policy beside a reference model: how the two make a score.
         recipe: version of the recipe, part of the fingerprint; raised whenever a score changes.
-        backends: names of the backends that can run it, where they know the checkpoint's architecture.
+        model_types: the model types of its checkpoints, where its recipe fixes them and not every engine runs them.
         reading: one sentence on which reference's number this is and why, where references differ.
     """
 
@@ -154,7 +154,7 @@ class Family:
     max_length: int | None = None
     log_ratio: LogRatio | None = None
     recipe: int = 1
-    backends: tuple[str, ...] = ("transformers", "vllm", "api")
+    model_types: tuple[str, ...] = ()
     read_summary: str = ""
     head_summary: str = ""
     reading: str = ""

@@ -130,7 +130,8 @@ class Registry(Generic[T]):
         if thing is None:
             names = sorted(self.names())
             raise UnknownModelError(
-                f"There is no {self.kind} {name!r}. Known: {', '.join(names)}.", near=nearest(name, names)
+                f"There is no {self.kind} {name!r}.{did_you_mean(name, names)} Known: {', '.join(names)}.",
+                near=nearest(name, names),
             )
         return thing
 
@@ -176,6 +177,17 @@ def source_of(point: EntryPoint) -> str:
     return f"the entry point {point.name} = {point.value}{package}"
 
 
-def nearest(name: str, known: list[str]) -> list[str]:
-    """At most three known names that resemble `name`."""
-    return difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+def nearest(name: str, known: list[str], *, likeness: float = 0.4) -> list[str]:
+    """At most three known names that resemble `name`; case, `_` and `-` make no difference."""
+    plain = {_plain(other): other for other in reversed(known)}
+    return [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=likeness)]
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """A question for the end of a message, where a known name is much like `name`."""
+    near = nearest(name, known, likeness=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", "-")

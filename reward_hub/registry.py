@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from reward_hub.errors import CheckpointError, RegistryError, UnknownModelError
 from reward_hub.family import Family
-from reward_hub.plugins import Entry, Registry, load_point, source_of, walk
+from reward_hub.plugins import Entry, Registry, did_you_mean, load_point, source_of, walk
 from reward_hub.plugins import nearest as nearest
 from reward_hub.types import Config, TensorShapes
 
 if TYPE_CHECKING:
-    from reward_hub.backends.base import Backend
+    from reward_hub.backends.base import Engine
 
 BUILTIN_BACKENDS = {
-    "transformers": "reward_hub.backends.transformers:TransformersBackend",
-    "vllm": "reward_hub.backends.vllm.engine:VllmBackend",
+    "transformers": "reward_hub.backends.transformers_engine:TransformersEngine",
+    "vllm": "reward_hub.backends.vllm_engine:VllmEngine",
 }
 BACKEND_ALIASES = {"hf": "transformers", "openai": "api"}
 
@@ -156,15 +156,31 @@ def is_head_like(name: str) -> bool:
     return not name.startswith(("model.", "transformer.", "gpt_neox.", "lm_head.", "deberta.", "layers.", "embed"))
 
 
-def backend_class(name: str) -> type[Backend]:
-    """The backend of this name, imported now.
+def backend_class(name: str) -> type[Engine]:
+    """The backend of this name, imported now; a built-in one's engine is not, before it is asked for its options.
 
     Raises:
         UnknownModelError: there is none.
     """
     module, _, attribute = BACKENDS.get(name).partition(":")
-    loaded: type[Backend] = getattr(importlib.import_module(module), attribute)
+    loaded: type[Engine] = getattr(importlib.import_module(module), attribute)
     return loaded
+
+
+def load_method_named(name: str) -> str:
+    """What a `load_method` means: "auto", "api", or a backend's own name.
+
+    Raises:
+        UnknownModelError: nothing; `.near` holds similar names.
+    """
+    known = ["auto", *backend_names(), "api"]
+    if name in known or name in BACKEND_ALIASES:
+        return BACKEND_ALIASES.get(name, name)
+    near = nearest(str(name), [*known, *BACKEND_ALIASES])
+    aliases = {meant: alias for alias, meant in BACKEND_ALIASES.items()}
+    listed = (f"{method} (also {aliases[method]})" if method in aliases else method for method in known)
+    hint = did_you_mean(str(name), [*known, *BACKEND_ALIASES])
+    raise UnknownModelError(f"There is no backend {name!r}.{hint} Known: {', '.join(listed)}.", near=near)
 
 
 def backend_names() -> list[str]:

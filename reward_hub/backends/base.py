@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reward_hub.errors import BackendError
-from reward_hub.types import Array, TokenInput
+from reward_hub.types import Array, Config, TokenInput
 
 if TYPE_CHECKING:
     from reward_hub.checkpoints.files import CheckpointFiles
@@ -52,17 +52,40 @@ class EngineOptions:
     """Options of the engine itself, already checked by `check_options`."""
 
 
-class Backend(ABC):
-    """One engine with one model, answering one read. Calls from several threads are safe."""
+class Engine(ABC):
+    """What is registered under a name: which options an engine has, what it can run, and how it is started.
 
-    info: EngineInfo
-    max_length: int | None = None
-    """Most tokens the running engine takes, where it was started with a limit of its own."""
+    A `Backend` is one itself. An engine that takes long to import may have a light class of its own, whose `load` and
+    `known_options` import it, so that asking what it can run costs nothing.
+    """
 
     @classmethod
     @abstractmethod
     def known_options(cls) -> frozenset[str]:
         """Names of the engine's own options that `AutoRM.load` may pass on."""
+
+    @classmethod
+    def options_to_suggest(cls) -> frozenset[str]:
+        """The same, for whoever gave one of them to another engine; where it is not installed, as far as known."""
+        return cls.known_options()
+
+    @classmethod
+    def why_not(
+        cls,
+        config: Config,
+        read: Read | None = None,
+        *,
+        backbone: Backbone | None = None,
+        adapter: bool = False,
+    ) -> str | None:
+        """Why the engine cannot answer this read of such a checkpoint; None where nothing is known against it.
+
+        Args:
+            config: the checkpoint's config.json, or no more than its model type.
+            read: None where it is not known yet.
+            adapter: a PEFT adapter is to be merged in.
+        """
+        return None
 
     @classmethod
     @abstractmethod
@@ -76,6 +99,14 @@ class Backend(ABC):
         options: EngineOptions,
     ) -> Backend:
         """Start the engine. Every head tensor has been checked before."""
+
+
+class Backend(Engine):
+    """One engine with one model, answering one read. Calls from several threads are safe."""
+
+    info: EngineInfo
+    max_length: int | None = None
+    """Most tokens the running engine takes, where it was started with a limit of its own."""
 
     @abstractmethod
     def read(
@@ -93,7 +124,7 @@ class Backend(ABC):
         """`read` in a thread of its own; engines that are asynchronous by nature override this."""
         return await asyncio.to_thread(self.read, inputs, batch_size=batch_size, progress=progress)
 
-    def close(self) -> None:  # noqa: B027 - most engines hold nothing that must be given back
+    def close(self) -> None:
         """Give memory and processes back; reading afterwards is an error."""
 
 

@@ -313,7 +313,7 @@ def _open_source(
         if revision is not None:
             raise CheckpointError(f"revision={revision!r} was given, but {model} is a folder, which has no revisions.")
         names = frozenset(path.name for path in folder.iterdir() if path.is_file())
-        return _Source(model, None, names, folder, None)
+        return _Source(model, None, names, folder.absolute(), None)
     if folder.is_file():
         raise UnknownModelError(f"{model} is a file; give the checkpoint's folder.")
     repo = hub.resolve(model, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only)

@@ -21,7 +21,8 @@ PLACE_IN_HELP = 70
 _PAGE_HEAD = """# Families
 
 Written by `make docs` from the registry. What a family reads, and where it departs from its source, stands in its file
-under `reward_hub/families/`; `reward-hub families NAME` shows its options.
+under `reward_hub/families/`; `reward-hub families NAME` shows its options. The
+backends are those that run the model types of the family; whether they run one checkpoint says `reward-hub inspect`.
 
 """
 _READINGS_HEAD = """## Whose number it is
@@ -98,7 +99,7 @@ def describe(family: Family) -> dict[str, Any]:
         "costs_too": family.is_cost is not None,
         "aggregation": family.aggregate if family.kind == "process" else None,
         "step_delimiter": family.step_delimiter if family.kind == "process" else None,
-        "backends": list(family.backends),
+        "backends": _backends_of(family),
         "options": _describe_options(family),
         "reading": family.reading,
     }
@@ -178,6 +179,13 @@ def _read_of(family: Family) -> str:
     return family.read_summary or ("depends on the checkpoint" if callable(family.read) else str(family.read))
 
 
+def _backends_of(family: Family) -> list[str]:
+    """The backends that can run checkpoints of the family; of which model type, where the family leaves that open."""
+    from reward_hub.loading.engine import backends_for
+
+    return backends_for(family.model_types)
+
+
 def _describe_options(family: Family) -> dict[str, Any]:
     if family.options is None:
         return {}
@@ -199,7 +207,7 @@ def _markdown(families: tuple[Family, ...]) -> str:
             "<br>".join(f"`{checkpoint.id}`" for checkpoint in family.checkpoints) or "any of this form",
             _read_of(family),
             family.head_summary,
-            ", ".join(family.backends),
+            ", ".join(_backends_of(family)),
             ", ".join(_licences_of(family)),
             f"[recipe]({family.source})",
         )
@@ -216,7 +224,7 @@ def _print_table(families: tuple[Family, ...]) -> None:
             "\n".join(checkpoint.id for checkpoint in family.checkpoints) or "any of this form",
             _read_of(family),
             family.head_summary,
-            ", ".join(family.backends),
+            ", ".join(_backends_of(family)),
             "\n".join(_licences_of(family)),
             family.source,
         )

@@ -103,10 +103,10 @@ def open_base(model: str | Path, *, revision: str | None, chat_template: str | N
     Args:
         access: token, cache_dir, local_files_only.
     """
-    from reward_hub.loading.resolve import locate
+    from reward_hub.loading.resolve import resolve
     from reward_hub.tokenizer import load_tokenizer
 
-    files = locate(model, family=FAMILY, revision=revision, **access).files
+    files = resolve(model, family=FAMILY, revision=revision, **access).files
     if files.adapter is not None:
         raise UnsupportedError(
             f"{model} is an adapter over another model; merge it (peft's merge_and_unload) to train on."

@@ -71,6 +71,7 @@ FAMILY = Family(
     matches=never,
     possible=possible,
     architectures=("DebertaV2PairRM",),
+    model_types=("deberta-v2",),
     encode=encode,
     cut=cut,
     read=read,

@@ -68,6 +68,6 @@ FAMILY = Family(
     backbone=backbone,
     read_summary="head at the first token",
     head_summary="pooler.dense -> gelu -> classifier [1, H]",
-    backends=("transformers",),
+    model_types=("deberta-v2",),
     reading="Question and answer as two segments, as the card; RewardBench glues them into one: another score.",
 )

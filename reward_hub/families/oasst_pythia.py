@@ -78,6 +78,6 @@ FAMILY = Family(
     backbone=backbone,
     read_summary="head at the last token, or over the mean of all",
     head_summary="out_proj [1, H] at the last token or over the mean",
-    backends=("transformers",),
+    model_types=("gpt_neox",),
     reading="The card's text; RewardBench asks the tokenizer for one more eos, which is another score.",
 )

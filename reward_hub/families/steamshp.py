@@ -63,6 +63,7 @@ FAMILY = Family(
     ),
     matches=never,
     possible=possible,
+    model_types=("t5",),
     encode=encode,
     read=TokenLogprobs(),
     score=score,

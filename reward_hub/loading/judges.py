@@ -9,21 +9,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from reward_hub import registry
 from reward_hub.errors import UnknownModelError, UnsupportedError, missing_dependency
 from reward_hub.judge.published import form_named, form_of_checkpoint, names
+from reward_hub.loading.arguments import JUDGE_API, JUDGE_VLLM, Arguments
+from reward_hub.plugins import did_you_mean
 
 if TYPE_CHECKING:
     from reward_hub.judge.llm_judge import LLMJudge
 
 logger = logging.getLogger(__name__)
 
-# Arguments of LLMJudge that `AutoRM.load` has under its own names, or that a published form decides.
-_NOT_OPTIONS = frozenset(
-    {
-        *("self", "model", "rubric", "mode", "form", "use_logprobs", "load_method", "engine_options"),
-        *("api_base", "api_key", "aggregation", "timeout_s", "max_retries", "max_concurrency"),
-    }
-)
 # Arguments of `AutoRM.load` that vLLM takes: its names for them.
 _VLLM_NAMES = {
     "revision": "revision",
@@ -34,7 +30,6 @@ _VLLM_NAMES = {
     "cache_dir": "download_dir",
     "token": "hf_token",
 }
-_ENDPOINT = ("api_key", "timeout_s", "max_retries")
 # Arguments of `LLMJudge` that are said otherwise here.
 _SAID_OTHERWISE = {
     "rubric": "Give options={'rubric': ...}, where the form has one.",
@@ -64,8 +59,6 @@ def form_name_of(model: str, family: str | None, checkpoint: object, dialect: st
 
 def _check_spelling(family: str) -> None:
     """Whoever misspells a judge is told of judges, not of the other families."""
-    from reward_hub import registry
-
     if family in names():
         return
     try:
@@ -78,15 +71,10 @@ def _check_spelling(family: str) -> None:
             ) from error
 
 
-def load_judge(
-    model: str, form_name: str, method: str, *, given: Mapping[str, Any], extra: Mapping[str, Any]
-) -> LLMJudge:
+def load_judge(form_name: str, arguments: Arguments) -> LLMJudge:
     """A published judge on an endpoint or on vLLM; nothing is called or started yet.
 
-    Args:
-        method: "api", "vllm" or "auto" (no address is given: vLLM, where it is installed).
-        given: `AutoRM.load`'s arguments that are not at their defaults.
-        extra: its engine options: those of `LLMJudge`, and for vLLM the engine's.
+    Its engine options are the arguments of `LLMJudge` that `AutoRM.load` does not have, and for vLLM the engine's.
 
     Raises:
         UnsupportedError: an engine that writes no text.
@@ -94,6 +82,7 @@ def load_judge(
     """
     from reward_hub.judge.llm_judge import LLMJudge
 
+    model, method = arguments.model, arguments.method
     has_vllm = importlib.util.find_spec("vllm") is not None
     if method == "auto":
         method = "vllm" if has_vllm else "transformers"
@@ -103,25 +92,32 @@ def load_judge(
             "load_method='api' and api_base=, the address of an OpenAI-compatible server, or with load_method='vllm'"
             + ("." if has_vllm else " (pip install 'reward_hub[vllm]').")
         )
-    given = dict(given)
-    form = form_named(form_name, given.pop("options", None))
-    own = frozenset(inspect.signature(LLMJudge.__init__).parameters) - _NOT_OPTIONS
-    judge_options = {name: value for name, value in extra.items() if name in own}
-    engine_options = {name: value for name, value in extra.items() if name not in own}
-    shared = {name: given.pop(name) for name in ("aggregation", "max_concurrency") if name in given}
+    arguments.check_read(JUDGE_API if method == "api" else JUDGE_VLLM, f"a judge on {method}")
+    form = form_named(form_name, arguments["options"])
+    own = _own_options(arguments)
+    judge_options = {name: value for name, value in arguments.engine_options.items() if name in own}
+    engine_options = {name: value for name, value in arguments.engine_options.items() if name not in own}
+    given = arguments.given
+    shared = {name: given[name] for name in ("aggregation", "max_concurrency") if name in given}
     if method == "api":
-        given.pop("checkpoint", None)
         if "api_base" not in given:
             raise TypeError("load_method='api' needs api_base=, the server's address.")
-        place = {name: given.pop(name) for name in _ENDPOINT if name in given}
-        place["api_base"] = _with_version(given.pop("api_base"))
         _check_names(engine_options, own, "a judge at an endpoint")
+        place: dict[str, Any] = {name: given[name] for name in ("api_key", "timeout_s", "max_retries") if name in given}
+        place["api_base"] = _with_version(given["api_base"])
     else:
         place = {"load_method": "vllm", "engine_options": _for_vllm(given, engine_options, own)}
-    _refuse(given, f"a judge on {method}")
     judge = LLMJudge(model, form=form, **place, **shared, **judge_options)
     logger.info("Loaded %r; nothing runs before the first judgement.", judge)
-    return judge
+    return arguments.remember(judge)
+
+
+def _own_options(arguments: Arguments) -> frozenset[str]:
+    """The arguments of `LLMJudge` that are given to `AutoRM.load` by their own names."""
+    from reward_hub.judge.llm_judge import LLMJudge
+
+    named = {name for name in inspect.signature(LLMJudge).parameters if name not in arguments}
+    return frozenset(named - _SAID_OTHERWISE.keys())
 
 
 def describe_load(model: str, form_name: str, options: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -152,14 +148,14 @@ def _with_version(api_base: str) -> str:
     return f"{api_base.rstrip('/')}/v1" if bare else api_base
 
 
-def _for_vllm(given: dict[str, Any], options: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
-    """The engine's arguments; those that it takes are removed from `given`."""
+def _for_vllm(given: Mapping[str, Any], options: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
+    """The engine's arguments."""
     if importlib.util.find_spec("vllm") is None:
         raise missing_dependency("vLLM", "vllm", "load_method='vllm'")
     from reward_hub.backends.vllm.options import option_names
 
     _check_names(options, own | option_names(), "a judge on vllm")
-    named = {vllm_name: given.pop(name) for name, vllm_name in _VLLM_NAMES.items() if name in given}
+    named = {vllm_name: given[name] for name, vllm_name in _VLLM_NAMES.items() if name in given}
     if twice := sorted(set(named) & set(options)):
         raise TypeError(f"{', '.join(twice)} is given twice: as vLLM's option and as AutoRM.load's argument.")
     if "dtype" in named:
@@ -168,15 +164,7 @@ def _for_vllm(given: dict[str, Any], options: Mapping[str, Any], own: frozenset[
 
 
 def _check_names(options: Mapping[str, Any], known: frozenset[str], where: str) -> None:
-    from reward_hub.registry import nearest
-
     for name in options:
         if name not in known:
-            near = nearest(name, sorted(known))
-            hint = f"Did you mean {near[0]!r}?" if near else f"Known: {', '.join(sorted(known))}."
-            raise TypeError(f"{where} has no option {name!r}. {_SAID_OTHERWISE.get(name, hint)}")
-
-
-def _refuse(given: Mapping[str, Any], where: str) -> None:
-    for name, value in given.items():
-        raise TypeError(f"{name}={'...' if name in ('api_key', 'token') else repr(value)} has no meaning for {where}.")
+            hint = did_you_mean(name, sorted(known)) or f" Known: {', '.join(sorted(known))}."
+            raise TypeError(f"{where} has no option {name!r}. {_SAID_OTHERWISE.get(name, hint.strip())}")

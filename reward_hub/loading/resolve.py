@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +13,10 @@ from reward_hub.checkpoints import builtin
 from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint
 from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
-from reward_hub.family import Backbone, Checkpoint, Family, Setup
+from reward_hub.family import Backbone, Family, Setup
+from reward_hub.plugins import did_you_mean
 from reward_hub.reads import HeadOutputs, Read
-from reward_hub.types import Conversation, Message, Pair
+from reward_hub.types import Checkpoint, Conversation, Message, Pair
 
 if TYPE_CHECKING:
     from reward_hub.http.dialects.base import Connection
@@ -26,32 +27,31 @@ logger = logging.getLogger(__name__)
 BUILTIN_PREFIX = "builtin/"
 
 
-class Located:
+@dataclass(frozen=True)
+class ResolvedCheckpoint:
     """A checkpoint whose family is known, before its weights are loaded.
 
     Attributes:
         why: how the family was found.
+        backbone: how it becomes a checkpoint of a stock class, where it is none.
         connection: the server that holds the weights, where they are not loaded here; `served_as` is its name for them.
     """
 
-    def __init__(self, name: str, files: CheckpointFiles, family: Family, why: str) -> None:
-        self.name = name
-        self.files = files
-        self.family = family
-        self.why = why
-        self.connection: Connection | None = None
-        self.served_as: str | None = None
-        self.backbone: Backbone | None = (
-            family.backbone(files.config, files.shapes) if family.backbone is not None else None
-        )
+    name: str
+    files: CheckpointFiles
+    family: Family
+    why: str
+    backbone: Backbone | None = None
+    connection: Connection | None = None
+    served_as: str | None = None
 
     @property
-    def row(self) -> Checkpoint | None:
+    def published(self) -> Checkpoint | None:
         """The published checkpoint, where the model was named by its id."""
         return self.family.checkpoint(self.name)
 
 
-def locate(
+def resolve(
     model: str | Path,
     *,
     family: str | None,
@@ -61,7 +61,7 @@ def locate(
     local_files_only: bool,
     trust_remote_code: bool = False,
     adapter: str | Path | None = None,
-) -> Located:
+) -> ResolvedCheckpoint:
     """Open a checkpoint and find its family: as `family` says, by the published id, or by what is in it.
 
     Raises:
@@ -94,27 +94,31 @@ def locate(
                 ) from error
             raise
         why = "its config and tensors"
-    return Located(name, files, known, why)
+    backbone = None if known.backbone is None else known.backbone(files.config, files.shapes)
+    return ResolvedCheckpoint(name, files, known, why, backbone)
 
 
-def set_up(located: Located, options: Mapping[str, Any] | None, tokenizer: Any, chat_template: str | None) -> Setup:
+def set_up(
+    checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] | None, tokenizer: Any, chat_template: str | None
+) -> Setup:
+    """What the family's functions look at: the tokenizer and the options, as the caller gave them or as they are."""
     from reward_hub.tokenizer import load_tokenizer
 
     if tokenizer is None:
-        tokenizer = load_tokenizer(located.files.tokenizer_folder(), chat_template=chat_template)
+        tokenizer = load_tokenizer(checkpoint.files.tokenizer_folder(), chat_template=chat_template)
     elif isinstance(tokenizer, (str, Path)):
         tokenizer = load_tokenizer(tokenizer_folder(str(tokenizer)), chat_template=chat_template)
     elif chat_template is not None:
         raise TypeError(
             "chat_template= goes with a tokenizer by name; give the tokenizer object its template yourself."
         )
-    given: Tokenizer = tokenizer
-    setup = Setup(given, located.files.config, located.files.shapes, _family_options(located, options))
-    if chat_template is not None and not _renders(located.family, setup):
+    files = checkpoint.files
+    setup = Setup(tokenizer, files.config, files.shapes, _family_options(checkpoint, options))
+    if chat_template is not None and not _renders(checkpoint.family, setup):
         logger.warning(
             "%s: chat_template= changes nothing: the family %s writes its prompt itself.",
-            located.name,
-            located.family.name,
+            checkpoint.name,
+            checkpoint.family.name,
         )
     return setup
 
@@ -161,49 +165,45 @@ def tokenizer_folder(name: str) -> Path:
     return repo.download(sorted(set(TOKENIZER_FILES) & set(repo.files)))
 
 
-def _family_options(located: Located, options: Mapping[str, Any] | None) -> Any:
+def _family_options(checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] | None) -> Any:
     """The family's options: what the caller says, before what the published checkpoint was trained with."""
-    model = located.family.options
-    given = dict(options or {})
-    if model is None:
+    family, given = checkpoint.family, dict(options or {})
+    if family.options is None:
         if given:
-            raise TypeError(f"{located.family.name} has no options; got {', '.join(sorted(given))}.")
+            raise TypeError(f"{family.name} has no options; got {', '.join(sorted(given))}.")
         return None
-    unknown = sorted(set(given) - set(model.model_fields))
-    if unknown:
-        near = registry.nearest(unknown[0], list(model.model_fields))
-        hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(model.model_fields)}."
-        raise TypeError(f"{located.family.name} has no option {unknown[0]!r}{hint}")
+    known = list(family.options.model_fields)
+    for name in sorted(set(given) - set(known)):
+        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
+        raise TypeError(f"{family.name} has no option {name!r}.{hint}")
     import pydantic
 
+    trained_with = checkpoint.published.options if checkpoint.published else {}
     try:
-        return model(**{**(located.row.options if located.row else {}), **given})
+        return family.options(**{**trained_with, **given})
     except pydantic.ValidationError as error:
         first = error.errors(include_url=False)[0]
-        raise TypeError(f"option {first['loc'][0]!r} of {located.family.name}: {first['msg']}.") from error
+        raise TypeError(f"option {first['loc'][0]!r} of {family.name}: {first['msg']}.") from error
 
 
-def checked_read(located: Located, setup: Setup) -> Read:
+def checked_read(checkpoint: ResolvedCheckpoint, setup: Setup) -> Read:
     """The family's read, with every head tensor known to be there in the right shape."""
-    read = located.family.read_for(setup)
+    read = checkpoint.family.read_for(setup)
     if isinstance(read, HeadOutputs):
-        check_tensors(located.files, read.head, hidden_size(located.files.config))
+        check_tensors(checkpoint.files, read.head, hidden_size(checkpoint.files.config))
     return read
 
 
-def length_limit(located: Located, setup: Setup, asked: int | None) -> int | None:
-    """The limit asked for, the published id's, the family's, else what model and tokenizer take."""
-    row = located.row
-    config = located.backbone.config if located.backbone is not None else located.files.config
+def length_limit(checkpoint: ResolvedCheckpoint, setup: Setup, given: int | None) -> int | None:
+    """The limit that was given, the published id's, the family's, else what model and tokenizer take."""
+    published = checkpoint.published
+    for limit in (given, published.max_length if published else None, checkpoint.family.max_length):
+        if limit is not None:
+            if limit < 1:
+                raise TypeError(f"max_length={limit}; at least 1 is needed.")
+            return limit
+    config = checkpoint.backbone.config if checkpoint.backbone is not None else checkpoint.files.config
     holder = config.get("text_config") or config
     positions = holder.get("max_position_embeddings") or holder.get("n_positions")
-    if asked is not None:
-        if asked < 1:
-            raise TypeError(f"max_length={asked}; at least 1 is needed.")
-        return asked
-    if row is not None and row.max_length is not None:
-        return row.max_length
-    if located.family.max_length is not None:
-        return located.family.max_length
     limits = [int(limit) for limit in (positions, setup.tokenizer.max_length) if limit]
     return min(limits) if limits else None

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import pickle
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reward_hub import DrSow, LLMJudge
+from reward_hub import AutoRM, BaseRM, CachedRM, DrSow, EnsembleRM, LLMJudge, calibrate
+from reward_hub.checkpoints import builtin
 from reward_hub.judge import Rubric
 
 KEY = "sk-topsecret"
@@ -61,3 +65,94 @@ def test_two_models_to_compare_are_named_not_sent(tmp_path: Path) -> None:
     assert KEY.encode() not in data
     again = pickle.loads(data)
     assert (again.name, again.family, again.load_call.arguments["system_prompt"]) == (rm.name, "drsow", "Be brief.")
+
+
+# -- models with weights -----------------------------------------------------------------------------------------------
+
+ORM = "builtin/arithmetic-orm"
+PROBLEM = "Ann has 16 eggs. She sells 3. Then she buys 5 more. How many eggs are there?"
+CONVERSATIONS = [
+    [{"role": "user", "content": PROBLEM}, {"role": "assistant", "content": response}]
+    for response in ("16 - 3 = 13\n13 + 5 = 18", "16 - 3 = 12\n12 + 5 = 17", "")
+]
+
+
+def scores(rm: BaseRM) -> list[float]:
+    return rm.score_batch(CONVERSATIONS)
+
+
+def in_another_process(rm: BaseRM) -> list[float]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(scores, rm).result()
+
+
+def test_a_spawned_process_loads_the_model_and_gives_the_same_scores() -> None:
+    with AutoRM.load(ORM, dtype="fp32", batch_size=2, token=KEY) as rm:
+        data = pickle.dumps(rm)
+        assert KEY.encode() not in data
+        assert len(data) < 1000
+        assert in_another_process(rm) == scores(rm)
+
+
+def test_wrappers_go_with_the_models_they_hold(tmp_path: Path) -> None:
+    orm, prm = AutoRM.load(ORM), AutoRM.load("builtin/arithmetic-prm")
+    conversations = CONVERSATIONS[:2]
+    ensemble = EnsembleRM([(orm, 0.7), (prm, 0.3)], normalize="zscore").fit(conversations)
+    rm = CachedRM(ensemble, cache_dir=tmp_path)
+    assert repr(rm).startswith("CachedRM(EnsembleRM([(ModelRM('builtin/arithmetic-orm', family='sequence-classifier'")
+    expected = rm.score_batch(conversations)
+    again = pickle.loads(pickle.dumps(rm))
+    assert again.fingerprint == rm.fingerprint
+    assert [details["cached"] for _, details in again.score_batch(conversations, return_details=True)] == [True] * 2
+    assert again.rm.score_batch(conversations) == expected
+
+
+def test_a_calibrated_model_goes_with_its_map() -> None:
+    pairs = [
+        {"prompt": PROBLEM, "chosen": f"16 - 3 = 13\n13 + {n} = {n + 13}", "rejected": f"16 - 3 = 12\n12 + {n} = 17"}
+        for n in range(12)
+    ]
+    rm = calibrate(AutoRM.load(ORM), pairs)
+    again = pickle.loads(pickle.dumps(rm))
+    question = {"prompt": PROBLEM, "a": "16 - 3 = 13\n13 + 5 = 18", "b": "18"}
+    assert again.compare(**question) == rm.compare(**question)
+
+
+def test_what_is_set_on_a_loaded_model_goes_with_it_or_is_refused() -> None:
+    rm = AutoRM.load("builtin/arithmetic-prm")
+    rm.step_delimiter = "\n"
+    assert pickle.loads(pickle.dumps(rm)).score_steps(CONVERSATIONS[0]) == rm.score_steps(CONVERSATIONS[0])
+    rm.model = replace(rm.model, truncation="left")  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match=r"ModelRM\.model was set after loading, to a LoadedModel"):
+        pickle.dumps(rm)
+
+
+def test_a_tokenizer_object_is_named_when_it_cannot_go() -> None:
+    with AutoRM.load(ORM) as rm:
+        tokenizer = rm.model.setup.tokenizer  # type: ignore[attr-defined]
+    with AutoRM.load(ORM, tokenizer=tokenizer) as rm, pytest.raises(TypeError, match="tokenizer= is an object"):
+        pickle.dumps(rm)
+
+
+def test_a_folder_is_found_from_another_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = builtin.path("arithmetic-orm")
+    monkeypatch.chdir(folder.parent)
+    rm = AutoRM.load(folder.name)
+    data = pickle.dumps(rm)
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(data)
+    assert scores(again) == scores(rm)
+    assert again.fingerprint == rm.fingerprint
+
+
+def test_a_copy_shares_the_engine() -> None:
+    with AutoRM.load(ORM) as rm:
+        assert copy.copy(rm).model is rm.model  # type: ignore[attr-defined]
+
+
+def test_repr_says_what_a_model_is_and_where_it_runs() -> None:
+    with AutoRM.load(ORM, device="cpu", torch_dtype="float32") as rm:
+        assert repr(rm) == (
+            "ModelRM('builtin/arithmetic-orm', family='sequence-classifier', kind='outcome', backend='transformers', "
+            "dtype='float32', device='cpu')"
+        )

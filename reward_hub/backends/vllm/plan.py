@@ -158,7 +158,7 @@ class VllmPlan:
         return flags
 
 
-def why_not(read: Read, config: Config, backbone: Backbone | None = None) -> str | None:
+def why_not(read: Read | None, config: Config, backbone: Backbone | None = None) -> str | None:
     """Why vLLM cannot answer this read of this checkpoint; None where it can."""
     stock = backbone.config if backbone is not None else config
     model_type = stock.get("model_type")
