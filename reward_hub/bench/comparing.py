@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.base import CallOptions, Result
+from reward_hub.bench.item_rows import Scored, error_of, failure, totals
 from reward_hub.bench.items import Item
-from reward_hub.bench.scored import Scored, error_of, failure, totals
 from reward_hub.errors import InvalidConversationError, JudgeParseError, RewardHubError
 from reward_hub.ranking import ALL_PAIRS, rank_by_comparing
 from reward_hub.types import Pair, ScoreDetails

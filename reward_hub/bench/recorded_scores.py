@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reward_hub.bench.item_rows import Scored, failure
 from reward_hub.bench.items import Form, Item
-from reward_hub.bench.scored import Scored, failure
 from reward_hub.bench.scored_rows import is_finite
 from reward_hub.data.rows import Row, RowFormatError, decoded_cell, read_rows
 from reward_hub.errors import InvalidConversationError

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from reward_hub.bench.scored import Scored
+from reward_hub.bench.item_rows import Scored
 from reward_hub.cli.bench.data import DataOptions, load_task
 from reward_hub.cli.bench.files import BenchRun, BenchTask, Shard
 from reward_hub.cli.bench.models import BenchLoadOptions, ModelOptions, Source

@@ -13,8 +13,8 @@ import typer
 from reward_hub.bench.benchmark import JudgeMode
 from reward_hub.bench.data import sha256_of
 from reward_hub.bench.ensemble_file import ensemble_of, kind_of_judges, local_files
+from reward_hub.bench.item_rows import Scored
 from reward_hub.bench.results import JUDGE_MODES, ModelFacts
-from reward_hub.bench.scored import Scored
 from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.option_groups import LoadOptions, load_model, named_values
 from reward_hub.cli.usage import UsageError

@@ -12,10 +12,9 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reward_hub.bench.item_rows import item_row, truncation_rate
+from reward_hub.bench.item_rows import Scored, item_row, truncation_rate
 from reward_hub.bench.items import Item
 from reward_hub.bench.results import ModelFacts, computed, facts_of, versions
-from reward_hub.bench.scored import Scored
 from reward_hub.bench.scoring import require_scorable, score_items
 from reward_hub.bench.statistics import SEED
 from reward_hub.cli.bench.files import (
