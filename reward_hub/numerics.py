@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -99,3 +100,12 @@ def aggregate(scores: Sequence[float], how: str) -> float:
             return 0.0
         return math.exp(math.fsum(math.log(s) for s in scores) / len(scores))
     raise UnsupportedError(f"Unknown aggregation {how!r}; known: {', '.join(AGGREGATIONS)}.")
+
+
+# A quarter of the largest float: differences of two such numbers are finite too.
+_LARGEST = sys.float_info.max / 4
+
+
+def is_finite(value: float) -> bool:
+    """Whether a number is finite as a float, and so are differences of such. Whole numbers of JSON know no bound."""
+    return abs(value) <= _LARGEST

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
-from reward_hub.bench.scored_rows import is_finite
 from reward_hub.data import columns
 from reward_hub.data.column_names import CANDIDATES, CONVERSATIONS, PROMPTS, RESPONSES
 from reward_hub.data.columns import shown
 from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
+from reward_hub.numerics import is_finite
 from reward_hub.types import Conversation, Message
 
 Form: TypeAlias = Literal["preference", "process", "best-of-n", "instruction"]

@@ -1,26 +1,25 @@
 """Scores from a file in place of a model's, so that metrics can be computed again without it.
 
-A line has `id` and what the form of the data needs: `chosen_score` and `rejected_score` (or, as RewardBench's own files
-have it, `scores_chosen` and `scores_rejected`), each a number or a list; `step_scores`; `scores` (of the candidates);
-`score` (of one response); or `probabilities`. A line of items.jsonl is read too.
+What such a file holds is said in `data.recorded`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from reward_hub.bench.item_rows import Scored, failure
 from reward_hub.bench.items import Form, Item
-from reward_hub.bench.scored_rows import is_finite
-from reward_hub.data.rows import Row, RowFormatError, decoded_cell, read_rows
+from reward_hub.data.recorded import COLUMNS, ScoreRow, bad_row, read_scores
+from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 
-_COLUMNS: dict[Form, dict[str, tuple[str, ...]]] = {
-    "preference": {"chosen": ("chosen_score", "scores_chosen"), "rejected": ("rejected_score", "scores_rejected")},
-    "process": {"steps": ("step_scores",)},
-    "best-of-n": {"candidates": ("scores",)},
-    "instruction": {"response": ("score",)},
+# What is scored of the items of each form.
+_SCORED: dict[Form, tuple[str, ...]] = {
+    "preference": ("chosen", "rejected"),
+    "process": ("steps",),
+    "best-of-n": ("candidates",),
+    "instruction": ("response",),
 }
 
 
@@ -37,38 +36,34 @@ def recorded(items: Sequence[Item], path: str, form: Form, *, partial: bool = Fa
         RowFormatError: a line that cannot be read, an id twice, or one that no item has.
         OSError: the file cannot be opened.
     """
-    lines: dict[str, Row] = {}
+    rows: dict[str, ScoreRow] = {}
     example = f"The first id of the data is {items[0].id!r}." if items else ""
-    for row in read_rows(path):
-        if row.record is None or "id" not in row.record:
-            raise RowFormatError(f"{path}, row {row.number}: {row.error or 'there is no id.'}")
-        if (name := str(row.id)) in lines:
-            raise RowFormatError(
-                f"{path}, row {row.number}: the id {name!r} is that of row {lines[name].number} too; where it stands "
-                f"twice in the data, the second item's is '{name}#2'. {example}"
-            )
-        lines[name] = row
-    unknown = sorted(set(lines) - {item.id for item in items})
+    for row in read_scores(path):
+        if (name := str(row.id)) in rows:
+            problem = f"the id {name!r} is that of row {rows[name].number} too; where it stands twice in the data, the"
+            raise bad_row(path, row.number, f"{problem} second item's is '{name}#2'. {example}")
+        rows[name] = row
+    unknown = sorted(set(rows) - {item.id for item in items})
     if unknown and not partial:
         raise RowFormatError(
             f"{path} has scores of {len(unknown)} ids that the data have not, for example {unknown[0]!r}; are they of "
             f"other data? {example}"
         )
-    return [_scored(item, lines.get(item.id), form, path) for item in items]
+    return [_scored(item, rows.get(item.id), form, path) for item in items]
 
 
-def _scored(item: Item, row: Row | None, form: Form, path: str) -> Scored:
+def _scored(item: Item, row: ScoreRow | None, form: Form, path: str) -> Scored:
     if item.error is not None:
         return failure(InvalidConversationError(item.error))
-    if row is None or row.record is None:
+    if row is None:
         return failure(InvalidConversationError(f"{path} has no scores of it."))
-    if row.record.get("error") is not None:
-        return {"error": _error(row.record["error"])}
-    scores = {name: _numbers(values, name, row, path) for name, values in _columns(row, form, path).items()}
+    if row.error is not None:
+        return {"error": _error(row.error)}
+    scores = {name: list(row.scores[name]) for name in _names(row, form, path)}
     for name, group in item.conversations.items():
         n = len(group[0].steps or ()) if name == "steps" else len(group)
         if name in scores and len(scores[name]) != n:
-            raise RowFormatError(f"{path}, row {row.number}: {len(scores[name])} scores {name!r}; the item has {n}.")
+            raise bad_row(path, row.number, f"{len(scores[name])} scores {name!r}; the item has {n}.")
     return {"scores": scores}
 
 
@@ -79,30 +74,13 @@ def _error(recorded: Any) -> dict[str, str]:
     return {"type": "RecordedError", "message": str(recorded)}
 
 
-def _columns(row: Row, form: Form, path: str) -> dict[str, Any]:
-    record: Mapping[str, Any] = row.record or {}
-    if isinstance(record.get("scores"), dict):
-        return dict(record["scores"])
-    if form == "preference" and "probabilities" in record:
-        return {"probabilities": record["probabilities"]}
-    found = {}
-    for name, columns in _COLUMNS[form].items():
-        column = next((column for column in columns if record.get(column) is not None), None)
-        if column is None:
-            raise RowFormatError(f"{path}, row {row.number}: there is no {' or '.join(map(repr, columns))}.")
-        found[name] = record[column]
-    return found
-
-
-def _numbers(values: Any, name: str, row: Row, path: str) -> list[float | None]:
-    if isinstance(values, str):
-        # A cell of CSV.
-        values = decoded_cell(values)
-    several = values if isinstance(values, list) else [values]
-    for value in several:
-        if value is None and name == "probabilities":
-            continue
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_finite(value):
-            told = f"{repr(value)[:40]} among the scores {name!r}; finite numbers are read."
-            raise RowFormatError(f"{path}, row {row.number}: {told}")
-    return [None if value is None else float(value) for value in several]
+def _names(row: ScoreRow, form: Form, path: str) -> tuple[str, ...]:
+    """What is scored of the item: what the form needs, or whatever a row of items.jsonl has."""
+    if row.nested:
+        return tuple(row.scores)
+    if form == "preference" and "probabilities" in row.scores:
+        return ("probabilities",)
+    for name in _SCORED[form]:
+        if name not in row.scores:
+            raise bad_row(path, row.number, f"there is no {' or '.join(map(repr, COLUMNS[name]))}.")
+    return _SCORED[form]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from reward_hub.data.rows import RowFormatError
+from reward_hub.numerics import is_finite
 
 ItemRow: TypeAlias = Mapping[str, Any]
-
-_LARGEST = sys.float_info.max / 4
 
 
 @dataclass(frozen=True)
@@ -89,11 +87,6 @@ def _fault(scores: Mapping[str, Any], may_miss: Sequence[str]) -> str | None:
             if isinstance(value, (int, float)) and not is_finite(value):
                 return f"score {name}[{i}] is {value if isinstance(value, float) else 'too large'}"
     return None
-
-
-def is_finite(value: float) -> bool:
-    """Whether a number is finite as a float, and so are differences of such. Whole numbers of JSON know no bound."""
-    return abs(value) <= _LARGEST
 
 
 def _is_list(value: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.option_groups import Json, LogOptions
 from reward_hub.cli.tables import print_table
 from reward_hub.cli.usage import UsageError
@@ -67,7 +68,7 @@ class ModeOptions:
 
 
 @dataclass(frozen=True)
-class ModelOptions:
+class ModelOptions(ColumnOptions):
     """What the files are."""
 
     weight: Annotated[
@@ -136,10 +137,12 @@ def _ensemble(files: Sequence[str], models: ModelOptions) -> RecordedEnsemble:
     if repeated:
         raise UsageError(f"{repeated[0]} is given twice.")
     members = [
-        RecordedMember(read_recorded(path), name=name, weight=weight, cost=place >= len(files))
+        RecordedMember(read_recorded(path, models.columns), name=name, weight=weight, cost=place >= len(files))
         for place, (path, name, weight) in enumerate(zip(paths, names_of(paths), weights, strict=True))
     ]
-    return RecordedEnsemble(members, subsets=None if models.pairs is None else read_subsets(models.pairs))
+    return RecordedEnsemble(
+        members, subsets=None if models.pairs is None else read_subsets(models.pairs, models.columns)
+    )
 
 
 def _modes(modes: ModeOptions) -> list[tuple[Reduction, str | None]]:

@@ -3,49 +3,76 @@
 A row has an `id` and one of
 
 - `chosen_score` and `rejected_score`, or `scores_chosen` and `scores_rejected` as RewardBench writes them: a pair;
+- `probabilities`: of a pair, one an order;
 - `scores`: one score a response;
 - `step_scores`: one score a step;
 - `score`: of one response;
 
-each a number or a list of one where it is one number, and optionally a `subset`. All rows of a file have the same.
-Files are what `rows.read_rows` reads, the `items.jsonl` of `reward-hub bench`, or one JSON object of columns as in
+each a number or a list of numbers, and optionally a `subset`; or an `error` in place of scores. Files are what
+`rows.read_rows` reads, the `items.jsonl` of `reward-hub bench`, or one JSON object of columns as in
 https://huggingface.co/datasets/allenai/reward-bench-results (`eval-set-scores/`).
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from reward_hub.data.rows import Row, RowFormatError, read_rows
+from reward_hub.data.column_names import Columns, listed
+from reward_hub.data.columns import shown
+from reward_hub.data.rows import Row, RowFormatError, named_rows, read_rows
+from reward_hub.numerics import is_finite
 
 RowId: TypeAlias = str | int
 Form: TypeAlias = Literal["pair", "scores", "step_scores", "score"]
 """What the scores of a row are of."""
 
-# Form -> the columns that it is known by, each under any of its names.
-_FORMS: Mapping[Form, tuple[tuple[str, ...], ...]] = {
-    "pair": (("chosen_score", "scores_chosen"), ("rejected_score", "scores_rejected")),
-    "scores": (("scores",),),
-    "step_scores": (("step_scores",),),
-    "score": (("score",),),
+COLUMNS: Mapping[str, tuple[str, ...]] = {
+    "chosen": ("chosen_score", "scores_chosen"),
+    "rejected": ("rejected_score", "scores_rejected"),
+    "probabilities": ("probabilities",),
+    "candidates": ("scores",),
+    "steps": ("step_scores",),
+    "response": ("score",),
 }
-_SEVERAL = ("scores", "step_scores")
-# The names inside `scores` of items.jsonl.
-_ITEM_COLUMNS = {
-    "chosen": "chosen_score",
-    "rejected": "rejected_score",
-    "candidates": "scores",
-    "steps": "step_scores",
-    "response": "score",
+"""What is scored, as items.jsonl names it inside `scores` -> the columns that hold its scores."""
+_LISTS = ("candidates", "steps")
+# In an order that a judge gave no verdict for there is no probability.
+_MAY_MISS = ("probabilities",)
+# What an ensemble combines: form -> what is scored.
+_FORMS: Mapping[Form, tuple[str, ...]] = {
+    "pair": ("chosen", "rejected"),
+    "scores": ("candidates",),
+    "step_scores": ("steps",),
+    "score": ("response",),
 }
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """One row of a score file.
+
+    Attributes:
+        number: its line in a text file, else its place from 1.
+        scores: by what is scored; empty where there is an error.
+        columns: by what is scored the column that its scores stand in.
+        nested: the scores stand in one column, as in items.jsonl.
+        error: why there are none, in whatever form that stands in the file.
+    """
+
+    id: RowId
+    number: int
+    subset: str | None
+    scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    columns: Mapping[str, str] = field(default_factory=dict)
+    nested: bool = False
+    error: Any = None
 
 
 @dataclass(frozen=True)
@@ -86,30 +113,40 @@ class Recorded:
         return [self.rows[id_] for id_ in wanted]
 
 
-def read_recorded(path: str) -> Recorded:
-    """Read a file of scores.
+def read_recorded(path: str, columns: Columns | None = None) -> Recorded:
+    """Read a file of scores that are all of one form.
 
     Raises:
-        RowFormatError: naming file and row: a row that cannot be read, without id or scores, with an error in place of
-            them, with a score that is no finite number, with an id twice, or of another form than the first; or there
-            is no row.
+        RowFormatError: naming file and row: a row that cannot be read (see `read_scores`), with an id twice, with an
+            error in place of scores, or of another form than the first; or there is no row.
         OSError: the file cannot be opened.
     """
-    found: dict[RowId, RecordedRow] = {}
-    for row in _rows(path):
+    rows: dict[RowId, RecordedRow] = {}
+    for row in read_scores(path, columns):
         recorded = _recorded(row, path)
-        first = next(iter(found.values()), recorded)
-        if recorded.id in found:
-            raise _bad(path, row, f"the id {recorded.id!r} is that of row {found[recorded.id].number} too.")
+        first = next(iter(rows.values()), recorded)
+        if recorded.id in rows:
+            raise bad_row(path, row.number, f"the id {recorded.id!r} is that of row {rows[recorded.id].number} too.")
         if recorded.form != first.form:
-            raise _bad(path, row, f"holds {recorded.form!r}, and row {first.number} holds {first.form!r}.")
-        found[recorded.id] = recorded
-    if not found:
+            raise bad_row(path, row.number, f"holds {recorded.form!r}, and row {first.number} holds {first.form!r}.")
+        rows[recorded.id] = recorded
+    if not rows:
         raise RowFormatError(f"{path} holds no rows.")
-    return Recorded(path, next(iter(found.values())).form, found)
+    return Recorded(path, next(iter(rows.values())).form, rows)
 
 
-def read_subsets(path: str) -> dict[RowId, str]:
+def read_scores(path: str, columns: Columns | None = None) -> Iterator[ScoreRow]:
+    """Read the rows of a score file.
+
+    Raises:
+        RowFormatError: naming file and row: a row that cannot be read, without id, without scores and without an error,
+            or with a score that is not a finite number.
+        OSError: the file cannot be opened.
+    """
+    return (_score_row(row, path) for row in _rows(path, columns))
+
+
+def read_subsets(path: str, columns: Columns | None = None) -> dict[RowId, str]:
     """Id -> subset of the rows of a data file.
 
     Raises:
@@ -117,33 +154,41 @@ def read_subsets(path: str) -> dict[RowId, str]:
         OSError: the file cannot be opened.
     """
     subsets: dict[RowId, str] = {}
-    for row in _rows(path):
+    for row in _rows(path, columns):
         record, id_ = _identified(row, path)
         subset = _subset(record, row, path)
         if subset is None:
-            raise _bad(path, row, "has no subset.")
+            raise bad_row(path, row.number, "has no subset.")
         if id_ in subsets:
-            raise _bad(path, row, f"the id {id_!r} is there twice.")
+            raise bad_row(path, row.number, f"the id {id_!r} is there twice.")
         subsets[id_] = subset
     return subsets
 
 
-def _rows(path: str) -> Iterator[Row]:
-    columns = _columns(path) if Path(path).suffix.lower() == ".json" else None
-    return read_rows(path) if columns is None else _rows_of_columns(columns, path)
+def bad_row(path: str, number: int, problem: str) -> RowFormatError:
+    return RowFormatError(f"{path}, row {number}: {problem}")
 
 
-def _columns(path: str) -> dict[str, Any] | None:
+def _rows(path: str, columns: Columns | None) -> Iterator[Row]:
+    lists = _lists_of(path) if Path(path).suffix.lower() == ".json" else None
+    return read_rows(path, columns) if lists is None else named_rows(_rows_of_lists(lists, path), columns or Columns())
+
+
+def _lists_of(path: str) -> dict[str, Any] | None:
     """A JSON file that is one object of columns; any other is read as rows."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
         raise RowFormatError(f"{path}: not JSON: {error}") from error
-    return found if isinstance(found, dict) and isinstance(found.get("id"), list) else None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise RowFormatError(f"{path}: not JSON: {error}") from error
+    return content if isinstance(content, dict) and isinstance(content.get("id"), list) else None
 
 
-def _rows_of_columns(columns: dict[str, Any], path: str) -> Iterator[Row]:
-    """Entries that are no lists (the model's name, its template) belong to the file as a whole."""
+def _rows_of_lists(columns: dict[str, Any], path: str) -> Iterator[Row]:
+    """Entries that are not lists (the model's name, its template) belong to the file as a whole."""
     lists = {name: values for name, values in columns.items() if isinstance(values, list)}
     lengths = {name: len(values) for name, values in lists.items()}
     if len(set(lengths.values())) > 1:
@@ -152,67 +197,89 @@ def _rows_of_columns(columns: dict[str, Any], path: str) -> Iterator[Row]:
         yield Row(place + 1, {name: values[place] for name, values in lists.items()})
 
 
-def _recorded(row: Row, path: str) -> RecordedRow:
+def _score_row(row: Row, path: str) -> ScoreRow:
     record, id_ = _identified(row, path)
+    subset = _subset(record, row, path)
     if record.get("error") is not None:
-        raise _bad(path, row, f"has an error in place of scores: {record['error']!r:.200}. Score it again, or drop it.")
-    if isinstance(record.get("scores"), dict):
-        record = {**record, "scores": None, **{_ITEM_COLUMNS.get(k, k): v for k, v in record["scores"].items()}}
-    form, columns = _form(record, row, path)
-    several = form in _SEVERAL
-    scores = [score for column in columns for score in _numbers(column, record[column], row, path, several=several)]
-    return RecordedRow(id_, row.number, form, tuple(scores), _subset(record, row, path))
+        return ScoreRow(id_, row.number, subset, error=record["error"])
+    nested = record.get("scores") if isinstance(record.get("scores"), Mapping) else None
+    columns = _columns_in({**record, "scores": None} if nested is not None else record, row, path)
+    values = {name: record[column] for name, column in columns.items()}
+    if nested is not None:
+        values |= nested
+        columns |= {name: name for name in nested}
+    if not values:
+        raise bad_row(
+            path,
+            row.number,
+            "has no scores; there is no 'chosen_score' and 'rejected_score', no 'scores_chosen' and 'scores_rejected', "
+            f"no 'scores', 'step_scores', 'score' or 'probabilities'; its columns are {listed(record)}.",
+        )
+    scores = {name: _numbers(name, columns[name], value, row, path) for name, value in values.items()}
+    return ScoreRow(id_, row.number, subset, scores, columns, nested=nested is not None)
 
 
 def _identified(row: Row, path: str) -> tuple[dict[str, Any], RowId]:
     if row.record is None:
-        raise _bad(path, row, row.error or "cannot be read.")
+        raise bad_row(path, row.number, row.error or "cannot be read.")
     id_ = row.record.get("id")
     if isinstance(id_, bool) or not isinstance(id_, (str, int)):
-        raise _bad(path, row, "has no id." if id_ is None else f"the id {id_!r} is neither a text nor a whole number.")
+        problem = "has no id." if id_ is None else f"the id {id_!r} is neither a text nor a whole number."
+        raise bad_row(path, row.number, problem)
     return row.record, id_
 
 
-def _form(record: Mapping[str, Any], row: Row, path: str) -> tuple[Form, list[str]]:
-    """The one form that a row has, and its columns."""
-    found: list[tuple[Form, list[str]]] = []
-    for form, wanted in _FORMS.items():
-        columns = [[name for name in names if record.get(name) is not None] for names in wanted]
-        twice = next((names for names in columns if len(names) > 1), None)
-        if twice is not None:
-            raise _bad(path, row, f"has a score under two names: {', '.join(twice)}.")
-        if all(columns):
-            found.append((form, [names[0] for names in columns]))
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise _bad(path, row, f"holds several kinds of scores: {', '.join(form for form, _ in found)}.")
-    raise _bad(
-        path,
-        row,
-        "has no scores; 'chosen_score' and 'rejected_score', 'scores_chosen' and 'scores_rejected', 'scores', "
-        f"'step_scores' or 'score' are read, its columns are {', '.join(map(repr, list(record)[:8]))}.",
-    )
+def _columns_in(record: Mapping[str, Any], row: Row, path: str) -> dict[str, str]:
+    """What is scored -> the column of the row that holds its scores."""
+    columns = {}
+    for name, names in COLUMNS.items():
+        there = [column for column in names if record.get(column) is not None]
+        if len(there) > 1:
+            raise bad_row(path, row.number, f"has a score under two names: {', '.join(there)}.")
+        if there:
+            columns[name] = there[0]
+    return columns
 
 
-def _numbers(column: str, value: Any, row: Row, path: str, *, several: bool) -> list[float]:
+def _numbers(name: str, column: str, value: Any, row: Row, path: str) -> tuple[float | None, ...]:
     values = value if isinstance(value, list) else [value]
-    if several and (not isinstance(value, list) or not value):
-        raise _bad(path, row, f"{column} is {value!r}; a list of at least one number is read.")
-    if not several and len(values) != 1:
-        raise _bad(path, row, f"{column} has {len(values)} numbers; one is read.")
+    if name in _LISTS and (not isinstance(value, list) or not value):
+        raise bad_row(path, row.number, f"{column} is {shown(value)}; a list of at least one number is read.")
     for number in values:
-        if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise _bad(path, row, f"{column} holds {number!r}, which is no finite number.")
-    return [float(number) for number in values]
+        if number is None and name in _MAY_MISS:
+            continue
+        if isinstance(number, bool) or not isinstance(number, (int, float)) or not is_finite(number):
+            problem = f"{column} holds {shown(number)} among the scores {name!r}; finite numbers are read."
+            raise bad_row(path, row.number, problem)
+    return tuple(None if number is None else float(number) for number in values)
 
 
 def _subset(record: Mapping[str, Any], row: Row, path: str) -> str | None:
     subset = record.get("subset")
     if subset is not None and not isinstance(subset, str):
-        raise _bad(path, row, f"the subset {subset!r} is no text.")
+        raise bad_row(path, row.number, f"the subset {subset!r} is not a text.")
     return subset
 
 
-def _bad(path: str, row: Row, problem: str) -> RowFormatError:
-    return RowFormatError(f"{path}, row {row.number}: {problem}")
+def _recorded(row: ScoreRow, path: str) -> RecordedRow:
+    """A row for an ensemble, which has scores of one form."""
+    if row.error is not None:
+        problem = f"has an error in place of scores: {row.error!r:.200}. Score it again, or drop it."
+        raise bad_row(path, row.number, problem)
+    forms = [form for form, names in _FORMS.items() if all(name in row.scores for name in names)]
+    if len(forms) != 1:
+        problem = f"holds several kinds of scores: {', '.join(forms)}." if forms else _no_form(row)
+        raise bad_row(path, row.number, problem)
+    scores = [_of_ensemble(name, row, path) for name in _FORMS[forms[0]]]
+    return RecordedRow(row.id, row.number, forms[0], tuple(s for part in scores for s in part), row.subset)
+
+
+def _no_form(row: ScoreRow) -> str:
+    return f"has no scores that are combined; it has those of {', '.join(map(repr, row.columns.values()))}."
+
+
+def _of_ensemble(name: str, row: ScoreRow, path: str) -> Sequence[float]:
+    values = cast(Sequence[float], row.scores[name])
+    if name not in _LISTS and len(values) != 1:
+        raise bad_row(path, row.number, f"{row.columns[name]} has {len(values)} numbers; one is read.")
+    return values

@@ -111,7 +111,8 @@ def test_an_item_without_a_score_or_with_a_bad_row_has_failed_and_counts_as_wron
     assert (results["n"], results["n_failed"]) == (5, 2)
     assert results["metrics"]["overall"]["accuracy"] == pytest.approx(2 / 5)
     errors = [row["error"]["message"] for row in lines(tmp_path / "run" / "items.jsonl") if "error" in row]
-    assert errors == ["row 4: the row has no 'rejected'.", f"{scores} has no scores of it."]
+    assert errors[0].startswith("row 4: there is no 'rejected'; its columns:")
+    assert errors[1:] == [f"{scores} has no scores of it."]
     assert f"item e: InvalidConversationError: {scores} has no scores of it." in ended.err
 
 

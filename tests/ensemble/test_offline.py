@@ -97,7 +97,7 @@ def test_rewardbenchs_columns_are_read_with_what_belongs_to_the_whole_file_left_
         ({"id": "b", "chosen_score": 1, "scores_chosen": 1, "rejected_score": 1}, "under two names"),
         ({"id": "b", "scores": []}, "a list of at least one number"),
         ({"id": "b", "scores": 1.0}, "a list of at least one number"),
-        ({"id": "b", "score": 1.0, "subset": 3}, "subset 3 is no text"),
+        ({"id": "b", "score": 1.0, "subset": 3}, "subset 3 is not a text"),
         (["b", 1.0], "a JSON list"),
     ],
 )
