@@ -21,7 +21,7 @@ from reward_hub.errors import missing_dependency
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
-# A rubric, say, is no path, and the system would refuse to look for it.
+# A rubric, say, is not a path, and the system would refuse to look for it.
 _LONGEST_PATH = 255
 
 

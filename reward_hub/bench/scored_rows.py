@@ -44,11 +44,11 @@ class ScoredRow:
 
 
 def read(rows: Iterable[ItemRow], *, may_miss: Sequence[str] = ()) -> list[ScoredRow]:
-    """Check rows and tell failed ones: those with an error, and those with a score that is no finite number.
+    """Check rows and tell failed ones: those with an error, and those with a score that is not a finite number.
 
     Args:
         rows: rows as they stand in items.jsonl, at least one.
-        may_miss: names of scores in which None is a result (a judge without a verdict) and no failure.
+        may_miss: names of scores in which None is a result (a judge without a verdict) and not a failure.
 
     Raises:
         RowFormatError: no rows, a row without an id, or one with neither scores nor an error.
@@ -79,7 +79,7 @@ def _told(error: Any) -> str:
 
 
 def _fault(scores: Mapping[str, Any], may_miss: Sequence[str]) -> str | None:
-    """Why scores are no result: the first of them that is missing or not finite."""
+    """Why scores are not a result: the first of them that is missing or not finite."""
     for name, values in scores.items():
         for i, value in enumerate(values if _is_list(values) else ()):
             if value is None and name not in may_miss:

@@ -73,7 +73,7 @@ class Commands(TyperGroup):
 
 
 def _place_of(place: Place) -> int | None:
-    """Where a command stands in the help; None for a file that is no command."""
+    """Where a command stands in the help; None for a file that is not a command."""
     if isinstance(place, EntryPoint):
         return _LAST + 1
     module = _module(place)

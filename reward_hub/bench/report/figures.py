@@ -28,7 +28,7 @@ _LINES: tuple[tuple[str, str, str | None, list[int]], ...] = (
 
 
 def is_graded(run: Run) -> bool:
-    """Whether candidates have grades on a scale of their own, of which there are no percent."""
+    """Whether candidates have grades on a scale of their own, which are not shown in percent."""
     return any(not 0 <= grade <= 1 for row in run.rows for grade in row.get("grades") or ())
 
 

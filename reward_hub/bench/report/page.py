@@ -1,6 +1,6 @@
 """The report page: one HTML file that needs no network, made from the folders of finished runs.
 
-What the page shows is put together here as plain data, which the plots in PNG files show too (`bench.plots`); layout
+What the page shows is put together here as plain data, which the plots in PNG files show too (`plots.py`); layout
 and charts are in `assets/`. Texts of the data reach the page as JSON alone and are only ever set as text.
 """
 
@@ -201,7 +201,7 @@ def _at(metrics: Mapping[str, Any], path: Sequence[str]) -> Any:
 
 
 def _bars(runs: Sequence[Run], main: str) -> Iterator[dict[str, Any]]:
-    """The bars of sections and of subsets, where there are any; none for a figure that is no share."""
+    """The bars of sections and of subsets, where there are any; none for a figure that is not a share."""
     if main in ("mean", "n") or any(is_graded(run) for run in runs):
         return
     for part, title in (("sections", "Sections"), ("subsets", "Subsets")):

@@ -14,7 +14,7 @@ https://arxiv.org/abs/2107.03374, eq. 1, and the same for the model's choice):
 An answer that is None does not vote; where none votes the first candidate is taken. An answer's grade is that of its
 first candidate in the subset. Voting is enumerated where an item has at most 2,000 subsets of n candidates and
 otherwise estimated from 2,000 random ones with a fixed seed. `weighted_majority` is None with a negative score, which
-is no weight.
+is not a weight.
 """
 
 from __future__ import annotations

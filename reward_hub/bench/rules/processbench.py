@@ -51,14 +51,14 @@ def f1(error_accuracy: float, correct_accuracy: float) -> float:
 
 
 def parse_critic(text: str) -> int | None:
-    """The paragraph named in the last `\\boxed{}` of a critic's reply; None without one or if it is no integer."""
+    """The paragraph named in the last `\\boxed{}` of a critic's reply; None without one or if it is not an integer."""
     return _integer(_last_box(text))
 
 
 def vote(texts: Sequence[str]) -> int | None:
     """The most frequent content of the replies' last boxes, the first seen of equally frequent ones, as an integer.
 
-    Replies without a box do not vote; what is no integer does, and if it wins there is no prediction.
+    Replies without a box do not vote; what is not an integer does, and if it wins there is no prediction.
     """
     boxes = [box for box in map(_last_box, texts) if box is not None]
     return _integer(Counter(boxes).most_common(1)[0][0]) if boxes else None

@@ -191,7 +191,7 @@ def _shard(out: OutOptions) -> Shard:
     try:
         return Shard(int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1")))
     except ValueError as error:
-        raise UsageError("RANK and WORLD_SIZE in the environment are no whole numbers.") from error
+        raise UsageError("RANK and WORLD_SIZE in the environment are not whole numbers.") from error
 
 
 def _results(task: BenchTask, bench_run: BenchRun, source: Source) -> dict[str, Any] | None:

@@ -184,7 +184,7 @@ def _with_answers(item: Item, pattern: str) -> Item:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--answer-pattern {pattern!r} is no regular expression: {error}.") from error
+        raise UsageError(f"--answer-pattern {pattern!r} is not a regular expression: {error}.") from error
     found = [compiled.findall(c.response) for c in item.conversations["candidates"]]
     if compiled.groups != 1:
         raise UsageError(f"--answer-pattern {pattern!r} must have one group: the answer.")

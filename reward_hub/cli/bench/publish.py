@@ -90,7 +90,7 @@ class PublishOptions:
             )
         for option, name in (("--push-to-hub", self.push_to_hub), ("--model-card", self.model_card)):
             if name is not None and not _on_hub(name):
-                raise UsageError(f"{option} {name!r} is no name on the hub; write OWNER/NAME.")
+                raise UsageError(f"{option} {name!r} is not a name on the hub; write OWNER/NAME.")
 
     def publish(self, folder: Path, *, model: str | None) -> None:
         """Push what was asked for, and say on standard error where it is."""
