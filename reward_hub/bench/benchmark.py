@@ -107,7 +107,9 @@ class Benchmark:
 def _builtin() -> Iterator[Entry[Benchmark]]:
     import reward_hub.bench.rules as package
 
-    return (Entry(found.name, found, f"{module} (built in)") for module, found in walk(package, "BENCHMARK"))
+    return (
+        Entry(benchmark.name, benchmark, f"{module} (built in)") for module, benchmark in walk(package, "BENCHMARK")
+    )
 
 
 def _installed(point: EntryPoint) -> Entry[Benchmark]:

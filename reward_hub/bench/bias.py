@@ -68,11 +68,11 @@ def bias_of(rows: Iterable[ItemRow], *, measure: Measure = characters) -> dict[s
     """
     described = [(pair, pair.row.row["responses"]) for pair in read_pairs(rows) if _is_described(pair)]
     per_item = [list(_duels(pair, responses, measure)) for pair, responses in described]
-    duels = [duel for found in per_item for duel in found]
+    duels = [duel for duels_of_item in per_item for duel in duels_of_item]
     if not duels:
         return None
     points = [point for pair, responses in described for point in _points(pair, responses, measure)]
-    shares = _shares(np.array([_counts(found) for found in per_item]))
+    shares = _shares(np.array([_counts(duels_of_item) for duels_of_item in per_item]))
     more, less = (shares[name]["accuracy"] for name in ("chosen_has_more", "chosen_has_less"))
     unequal = [duel for duel in duels if duel.more]
     decided = [duel for duel in unequal if not duel.undecided]
@@ -125,14 +125,14 @@ def _counts(duels: Sequence[_Duel]) -> Floats:
 def _shares(counts: Floats) -> dict[str, dict[str, Any]]:
     """[n_items, 3, 2] counts -> the accuracies with their intervals."""
     samples = resampled_means(counts.reshape(len(counts), 6), key="bias").reshape(-1, 3, 2)
-    found = {}
+    shares = {}
     for place, name in ((_MORE, "chosen_has_more"), (_LESS, "chosen_has_less"), (_EQUAL, "equal")):
         won, n = counts[:, place].sum(axis=0)
         # A resample may hold no such pair; it then says nothing about them.
         drawn = samples[samples[:, place, 1] > 0, place]
         accuracy = float(won / n) if n else None
-        found[name] = {"accuracy": accuracy, "ci95": interval(drawn[:, 0] / drawn[:, 1]) if n else None, "n": int(n)}
-    return found
+        shares[name] = {"accuracy": accuracy, "ci95": interval(drawn[:, 0] / drawn[:, 1]) if n else None, "n": int(n)}
+    return shares
 
 
 def _share(claims: Sequence[bool]) -> float | None:
@@ -159,11 +159,11 @@ def position_bias(rows: Iterable[ItemRow]) -> dict[str, Any] | None:
 
         A probability of 0.5 is a verdict for neither: it counts in the accuracies alone, as not right.
     """
-    asked = [pair.probabilities for pair in read_pairs(rows) if len(pair.probabilities) == 2]
-    if not asked:
+    both_orders = [pair.probabilities for pair in read_pairs(rows) if len(pair.probabilities) == 2]
+    if not both_orders:
         return None
-    first, second = ([p[order] for p in asked if p[order] is not None] for order in (0, 1))
-    both = [(a, b) for a, b in asked if a is not None and b is not None]
+    first, second = ([p[order] for p in both_orders if p[order] is not None] for order in (0, 1))
+    both = [(a, b) for a, b in both_orders if a is not None and b is not None]
     for_first = [p > 0.5 for p in first if p is not None and p != 0.5]
     for_first += [p < 0.5 for p in second if p is not None and p != 0.5]
     return {
@@ -172,9 +172,9 @@ def position_bias(rows: Iterable[ItemRow]) -> dict[str, Any] | None:
         "accuracy_chosen_first": _share([p is not None and p > 0.5 for p in first]),
         "accuracy_chosen_second": _share([p is not None and p > 0.5 for p in second]),
         "mean_shift": math.fsum(a - b for a, b in both) / len(both) if both else None,
-        "n": len(asked),
+        "n": len(both_orders),
         "n_verdicts": len(first) + len(second),
-        "n_without": 2 * len(asked) - len(first) - len(second),
+        "n_without": 2 * len(both_orders) - len(first) - len(second),
     }
 
 

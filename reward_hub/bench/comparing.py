@@ -22,8 +22,8 @@ def compare_items(rm: BaseRM, items: Sequence[Item]) -> list[Scored]:
     """One result an item, in order. Pairs are one batch, the comparisons of items with more responses another one."""
     results: list[Scored | None] = [_not_comparable(item) for item in items]
     pairs = {place: pair for place, item in enumerate(items) if results[place] is None and (pair := _pair_of(item))}
-    asked = [ordered for pair in pairs.values() for ordered in (pair, pair.swapped)]
-    answers = iter(_answers(rm, asked, both_orders=False))
+    ordered_pairs = [ordered for pair in pairs.values() for ordered in (pair, pair.swapped)]
+    answers = iter(_answers(rm, ordered_pairs, both_orders=False))
     for place in pairs:
         results[place] = _both_orders(next(answers), next(answers))
     several = [place for place, result in enumerate(results) if result is None]

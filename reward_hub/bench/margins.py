@@ -61,9 +61,9 @@ def calibration(rows: Iterable[ItemRow], *, n_bins: int = 10) -> dict[str, Any] 
         None where there is neither.
     """
     pairs = list(read_pairs(rows))
-    told = [p for pair in pairs for p in pair.probabilities if p is not None]
+    probabilities = [p for pair in pairs for p in pair.probabilities if p is not None]
     from_margins = np.array([c - r for pair in pairs for c, r in pair.duels], dtype=np.float64)
-    p = np.array(told) if told else sigmoids(from_margins)
+    p = np.array(probabilities) if probabilities else sigmoids(from_margins)
     if not len(p):
         return None
     both, outcomes = np.concatenate([p, 1.0 - p]), np.repeat([1.0, 0.0], len(p))
@@ -79,4 +79,4 @@ def calibration(rows: Iterable[ItemRow], *, n_bins: int = 10) -> dict[str, Any] 
         for k in np.unique(places).tolist()
     ]
     ece = expected_calibration_error(both, outcomes, n_bins=n_bins)
-    return {"ece": ece, "read_from": "probabilities" if told else "margins", "n": len(p), "bins": bins}
+    return {"ece": ece, "read_from": "probabilities" if probabilities else "margins", "n": len(p), "bins": bins}

@@ -96,7 +96,7 @@ def groups_by_subset(items: Iterable[ItemResult]) -> dict[str | None, Group]:
     for item in items:
         if item.correct is not None:
             members.setdefault(item.subset, []).append(item)
-    return {name: group(found, key=name or "") for name, found in members.items()}
+    return {name: group(members_of_subset, key=name or "") for name, members_of_subset in members.items()}
 
 
 def combined(groups: Sequence[Group], weights: Sequence[float] | None = None) -> Group:
@@ -120,4 +120,4 @@ def named(groups: Mapping[str | None, Group]) -> dict[str | None, Group]:
 
 def subset_metrics(groups: Mapping[str | None, Group]) -> dict[str, Any]:
     """Entries of the named subsets; items without a subset have none."""
-    return {name: found.metric() for name, found in groups.items() if name is not None}
+    return {name: group_of_subset.metric() for name, group_of_subset in groups.items() if name is not None}

@@ -33,10 +33,10 @@ class ScoredRow:
         Raises:
             RowFormatError: there are none of that name.
         """
-        found = self.scores.get(name)
-        if not _is_list(found) or not found:
+        numbers = self.scores.get(name)
+        if not _is_list(numbers) or not numbers:
             raise RowFormatError(f"item {self.id!r} has no scores {name!r}; it has {', '.join(self.scores) or 'none'}.")
-        return tuple(None if value is None else float(value) for value in found)
+        return tuple(None if value is None else float(value) for value in numbers)
 
     def numbers(self, name: str) -> tuple[float, ...]:
         """As `values`, where none may be missing."""
@@ -53,10 +53,10 @@ def read(rows: Iterable[ItemRow], *, may_miss: Sequence[str] = ()) -> list[Score
     Raises:
         RowFormatError: no rows, a row without an id, or one with neither scores nor an error.
     """
-    found = [_read(row, may_miss) for row in rows]
-    if not found:
+    scored = [_read(row, may_miss) for row in rows]
+    if not scored:
         raise RowFormatError("there are no items to compute a metric of.")
-    return found
+    return scored
 
 
 def _read(row: ItemRow, may_miss: Sequence[str]) -> ScoredRow:
@@ -109,8 +109,8 @@ class PairScores:
     @property
     def probability(self) -> float | None:
         """That the chosen response is better: the mean over the orders that gave a verdict; None if none did."""
-        told = [p for p in self.probabilities if p is not None]
-        return math.fsum(told) / len(told) if told else None
+        known = [p for p in self.probabilities if p is not None]
+        return math.fsum(known) / len(known) if known else None
 
     @property
     def duels(self) -> list[tuple[float, float]]:

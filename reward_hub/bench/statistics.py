@@ -201,15 +201,15 @@ def compare_runs(
 
 
 def _by_item(items: Iterable[Mapping[str, Any]]) -> dict[tuple[Any, Any], float]:
-    found: dict[tuple[Any, Any], float] = {}
+    correct_of: dict[tuple[Any, Any], float] = {}
     for item in items:
         if item.get("correct") is None:
             continue
         key = (item.get("subset"), item["id"])
-        if key in found:
+        if key in correct_of:
             raise ValueError(f"Item {key[1]!r} of subset {key[0]!r} stands twice in a run; ids must be unique.")
-        found[key] = float(item["correct"])
-    return found
+        correct_of[key] = float(item["correct"])
+    return correct_of
 
 
 def pearson(x: Sequence[float], y: Sequence[float]) -> float | None:
@@ -245,9 +245,9 @@ def summary(values: Sequence[float]) -> dict[str, float | int]:
     # Scaled, so that sums and squares do not overflow; by a power of two, so that nothing is rounded by it.
     scale = math.ldexp(1.0, math.frexp(np.abs(table).max())[1] - 1)
     scaled = table / scale
-    found = {"mean": scaled.mean() * scale, "std": scaled.std() * scale, "min": table.min(), "max": table.max()}
+    moments = {"mean": scaled.mean() * scale, "std": scaled.std() * scale, "min": table.min(), "max": table.max()}
     quantiles = {name: np.quantile(table, share) for name, share in _QUANTILES}
-    return {"n": len(table), **{name: float(value) for name, value in (found | quantiles).items()}}
+    return {"n": len(table), **{name: float(value) for name, value in (moments | quantiles).items()}}
 
 
 def histograms(groups: Mapping[str, Sequence[float]], *, n_bins: int = 40) -> dict[str, list[float] | list[int]]:

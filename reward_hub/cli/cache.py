@@ -37,15 +37,15 @@ def run(
     store = ScoreStore(directory, on_corrupt="raise")
     try:
         if action == "stats":
-            told = store.stats()
+            figures = store.stats()
         elif action == "clear":
-            told = {"directory": str(directory), "removed": store.clear()}
+            figures = {"directory": str(directory), "removed": store.clear()}
         else:
             assert out is not None
-            told = {"directory": str(directory), "exported": store.export(out), "corrupt": store.n_errors}
+            figures = {"directory": str(directory), "exported": store.export(out), "corrupt": store.n_errors}
     finally:
         store.close()
     if as_json:
-        print(json.dumps(told))
+        print(json.dumps(figures))
     else:
-        print_pairs((name.replace("_", " "), str(value)) for name, value in told.items())
+        print_pairs((name.replace("_", " "), str(value)) for name, value in figures.items())

@@ -115,8 +115,12 @@ def run(
         if out is not None:
             _write(ensemble, modes, out, overwrite=overwrite)
         if ensemble.form == "pair" and out != "-":
-            found = {"n": len(ensemble.ids), "members": _members(ensemble), "ensembles": _ensembles(ensemble, modes)}
-            _show(found, modes, as_json=as_json)
+            accuracies = {
+                "n": len(ensemble.ids),
+                "members": _members(ensemble),
+                "ensembles": _ensembles(ensemble, modes),
+            }
+            _show(accuracies, modes, as_json=as_json)
         elif out is None:
             raise UsageError(f"The files hold {ensemble.form!r}: without pairs there is no accuracy; say --out.")
     except RowFormatError as error:
@@ -204,23 +208,23 @@ def _accuracies(ensemble: RecordedEnsemble, scores: Floats) -> dict[str, Any]:
     from reward_hub.bench import EXAMPLE_COUNTS, SUBSET_MAPPING, calculate_scores_per_section
 
     accuracy = ensemble.accuracy(scores)
-    found: dict[str, Any] = {"accuracy": accuracy.overall, "subsets": accuracy.subsets}
+    accuracies: dict[str, Any] = {"accuracy": accuracy.overall, "subsets": accuracy.subsets}
     if accuracy.subsets and set(accuracy.subsets) <= set(EXAMPLE_COUNTS):
-        found["sections"] = calculate_scores_per_section(EXAMPLE_COUNTS, SUBSET_MAPPING, accuracy.subsets)
-    return found
+        accuracies["sections"] = calculate_scores_per_section(EXAMPLE_COUNTS, SUBSET_MAPPING, accuracy.subsets)
+    return accuracies
 
 
-def _show(found: dict[str, Any], modes: ModeOptions, *, as_json: bool) -> None:
+def _show(accuracies: dict[str, Any], modes: ModeOptions, *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(accuracies, indent=2))
         return
-    _print_accuracies("model", [(entry["model"], entry) for entry in found["members"]])
+    _print_accuracies("model", [(entry["model"], entry) for entry in accuracies["members"]])
     if modes.table and not modes.sweep:
-        _print_modes(found["ensembles"])
+        _print_modes(accuracies["ensembles"])
     else:
-        named = [(f"{e['reduce']}, {e['normalize']}: {' + '.join(e['models'])}", e) for e in found["ensembles"]]
+        named = [(f"{e['reduce']}, {e['normalize']}: {' + '.join(e['models'])}", e) for e in accuracies["ensembles"]]
         _print_accuracies("ensemble", named)
-    print(f"Percent of {found['n']} pairs whose chosen response has the strictly greater score.")
+    print(f"Percent of {accuracies['n']} pairs whose chosen response has the strictly greater score.")
 
 
 def _print_accuracies(title: str, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
@@ -251,13 +255,13 @@ def _percent(share: float) -> str:
 
 def _write(ensemble: RecordedEnsemble, modes: ModeOptions, out: str, *, overwrite: bool) -> None:
     """The combined scores in the columns that the files have."""
-    asked = _modes(modes)
-    if len(asked) > 1 or modes.sweep:
+    wanted = _modes(modes)
+    if len(wanted) > 1 or modes.sweep:
         raise UsageError("--out holds the scores of one mode of all models: one --reduce, one --normalize, no --sweep.")
     rows = [
         {"id": id_, **({} if subset is None else {"subset": subset}), **_columns(ensemble.form, scores)}
         for id_, subset, scores in zip(
-            ensemble.ids, ensemble.subsets, ensemble.by_row(ensemble.combined(*asked[0])), strict=True
+            ensemble.ids, ensemble.subsets, ensemble.by_row(ensemble.combined(*wanted[0])), strict=True
         )
     ]
     lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)

@@ -27,14 +27,14 @@ def run(
     from reward_hub.auto import AutoRM
 
     try:
-        found = AutoRM.inspect(model, **checkpoint.arguments())
+        described = AutoRM.inspect(model, **checkpoint.arguments())
     except TypeError as error:
         raise UsageError(str(error)) from error
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(described, indent=2))
     else:
         print_pairs(
-            (name.removesuffix("_bytes").replace("_", " "), _text_of(name, value)) for name, value in found.items()
+            (name.removesuffix("_bytes").replace("_", " "), _text_of(name, value)) for name, value in described.items()
         )
 
 

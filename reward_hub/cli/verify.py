@@ -54,8 +54,8 @@ def run(
     rows = []
     for name in _available(load, backend):
         with _opened(name, model, load, local) as rm:
-            found = agreement(expected, measure(rm, groups))
-        rows.append({"backend": name, **dataclasses.asdict(found), "passed": found.largest <= tolerance})
+            agreed = agreement(expected, measure(rm, groups))
+        rows.append({"backend": name, **dataclasses.asdict(agreed), "passed": agreed.largest <= tolerance})
     if as_json:
         print(json.dumps({"model": model, "reference": _REFERENCE, "tolerance": tolerance, "backends": rows}, indent=2))
     else:

@@ -74,8 +74,8 @@ def _kinds(run: Run) -> Iterator[tuple[str, list[float]]]:
 
 def probability_of(row: Mapping[str, Any]) -> float | None:
     """That the chosen response is better, over the orders that gave a verdict."""
-    told = [p for p in row["scores"].get("probabilities", ()) if p is not None]
-    return sum(told) / len(told) if told else None
+    known = [p for p in row["scores"].get("probabilities", ()) if p is not None]
+    return sum(known) / len(known) if known else None
 
 
 def _judged_steps(row: Mapping[str, Any]) -> Iterator[tuple[float, bool]]:
@@ -116,11 +116,11 @@ def scatter_of(run: Run) -> dict[str, Any] | None:
     if len(points) < 2:
         return None
     rho = spearman([p[0] for p in points], [p[1] for p in points])
-    told = "undefined" if rho is None else f"{rho:+.2f}"
+    correlation = "undefined" if rho is None else f"{rho:+.2f}"
     step = max(1, -(-len(points) // MAX_POINTS))
     drawn = f" One in {step} of {len(points)} points is drawn." if step > 1 else ""
     what = "a chosen response against a rejected one" if form == "preference" else "a response"
-    note = f"A point is {what}. Spearman's correlation: {told}.{drawn}"
+    note = f"A point is {what}. Spearman's correlation: {correlation}.{drawn}"
     return {"points": points[::step], "x": x, "y": y, "note": note}
 
 

@@ -125,12 +125,12 @@ def _draw_bars(figure: Any, *, part: dict[str, Any], runs: Sequence[dict[str, An
 
 
 def _draw_histogram(axes: Any, run: dict[str, Any]) -> None:
-    found = run["histogram"]
-    for series, color in zip(found["series"], (run["color"], NEUTRAL, "#cc79a7"), strict=False):
+    histogram = run["histogram"]
+    for series, color in zip(histogram["series"], (run["color"], NEUTRAL, "#cc79a7"), strict=False):
         total = sum(series["counts"]) or 1
         shares = [count / total for count in series["counts"]]
-        axes.stairs(shares, found["edges"], fill=True, alpha=0.45, color=color, label=series["name"])
-    axes.set_xlabel(found["x"])
+        axes.stairs(shares, histogram["edges"], fill=True, alpha=0.45, color=color, label=series["name"])
+    axes.set_xlabel(histogram["x"])
     axes.set_ylabel("share of these scores")
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_title(_wrapped(run["name"], 70), fontsize=10)
@@ -138,9 +138,9 @@ def _draw_histogram(axes: Any, run: dict[str, Any]) -> None:
 
 
 def _draw_scatter(axes: Any, run: dict[str, Any]) -> None:
-    found = run["scatter"]
+    scatter = run["scatter"]
     for right, name in ((1, "right"), (0, "wrong"), (None, None)):
-        if points := [point for point in found["points"] if point[2] == right]:
+        if points := [point for point in scatter["points"] if point[2] == right]:
             look = (
                 {"facecolors": "none", "edgecolors": NEUTRAL} if right == 0 else {"color": run["color"], "alpha": 0.5}
             )
@@ -148,9 +148,9 @@ def _draw_scatter(axes: Any, run: dict[str, Any]) -> None:
     bottom, top = axes.get_ylim()
     if bottom < 0 < top:
         axes.axhline(0, color=NEUTRAL, linewidth=0.8, linestyle="--")
-    axes.set_xlabel(found["x"])
-    axes.set_ylabel(found["y"])
-    axes.set_title(f"{_wrapped(run['name'], 70)}\n{_wrapped(found['note'], 90)}", fontsize=9)
+    axes.set_xlabel(scatter["x"])
+    axes.set_ylabel(scatter["y"])
+    axes.set_title(f"{_wrapped(run['name'], 70)}\n{_wrapped(scatter['note'], 90)}", fontsize=9)
     _put_legend(axes)
 
 

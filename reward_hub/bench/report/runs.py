@@ -37,10 +37,10 @@ def read_runs(folders: Sequence[Path]) -> list[Run]:
     Raises:
         RowFormatError: a folder holds no finished run.
     """
-    found = [_read_run(folder) for folder in folders]
+    runs = [_read_run(folder) for folder in folders]
     # Runs on other data are shown apart.
-    marks = marks_of([(run.title, run.name) for run in found], [folder.resolve() for folder in folders])
-    return [replace(run, name=run.name + mark) for run, mark in zip(found, marks, strict=True)]
+    marks = marks_of([(run.title, run.name) for run in runs], [folder.resolve() for folder in folders])
+    return [replace(run, name=run.name + mark) for run, mark in zip(runs, marks, strict=True)]
 
 
 def marks_of(names: Sequence[Hashable], paths: Sequence[Path]) -> list[str]:

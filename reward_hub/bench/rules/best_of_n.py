@@ -85,15 +85,15 @@ def expected_vote(
         weights: each candidate's weight in the vote, at least 0; by default all weigh the same.
     """
     drawn = _subsets(len(answers), n)
-    told = [i for i, answer in enumerate(answers) if answer is not None]
-    if not told:
+    voters = [i for i, answer in enumerate(answers) if answer is not None]
+    if not voters:
         return float(np.asarray(grades, dtype=np.float64)[drawn[:, 0]].mean())
-    places = {answer: k for k, answer in enumerate(dict.fromkeys(answers[i] for i in told))}
+    places = {answer: k for k, answer in enumerate(dict.fromkeys(answers[i] for i in voters))}
     votes = np.zeros((len(answers), len(places)))
-    for i in told:
+    for i in voters:
         votes[i, places[answers[i]]] = 1.0 if weights is None else weights[i]
     members = np.zeros((len(answers), len(places)), dtype=bool)
-    members[told, [places[answers[i]] for i in told]] = True
+    members[voters, [places[answers[i]] for i in voters]] = True
     present = members[drawn]  # [n_subsets, n, n_answers]
     totals = np.where(present.any(axis=1), votes[drawn].sum(axis=1), -1.0)
     # Sums of equal weights in another order differ in the last bits; they are ties all the same.

@@ -104,15 +104,15 @@ def _micro(groups: Mapping[str | None, Group], published: list[str | None]) -> f
 
 def _orders(pairs: Sequence[PairScores]) -> dict[str, Any]:
     """Shares over the pairs asked in two orders, failed ones among them; nothing where there are none."""
-    asked = [pair.probabilities for pair in pairs if len(pair.probabilities) == 2]
-    if not asked:
+    both_orders = [pair.probabilities for pair in pairs if len(pair.probabilities) == 2]
+    if not both_orders:
         return {}
     # A pair that failed as a whole has no verdict in either order.
-    asked += [(None, None) for pair in pairs if pair.row.failed]
-    told = [[_winner(p) for p in probabilities] for probabilities in asked]
+    both_orders += [(None, None) for pair in pairs if pair.row.failed]
+    winners = [[_winner(p) for p in probabilities] for probabilities in both_orders]
     return {
-        "both_orders_correct": sum(a == b == 1 for a, b in told) / len(told),
-        "agreement": sum(a == b for a, b in told) / len(told),
+        "both_orders_correct": sum(a == b == 1 for a, b in winners) / len(winners),
+        "agreement": sum(a == b for a, b in winners) / len(winners),
     }
 
 

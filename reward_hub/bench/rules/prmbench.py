@@ -125,8 +125,8 @@ def score(
     similarity = _similarities(read_rows, classes, counts)
     scored = list(zip(classes, counts, similarity, strict=True))
     names = dict.fromkeys(classes)
-    found = {n: _Class.of(n, [(c, s) for name, c, s in scored if name == n and c is not None]) for n in names}
-    rated = [members for name, members in found.items() if name != CORRECT]
+    by_class = {n: _Class.of(n, [(c, s) for name, c, s in scored if name == n and c is not None]) for n in names}
+    rated = [members for name, members in by_class.items() if name != CORRECT]
     if not any(members.n for members in rated):
         raise RowFormatError("no item of any class but 'correct' is scored; there is nothing to compute a metric of.")
     overall = _Class.pooled(rated).metric(with_errors=True)
@@ -134,12 +134,14 @@ def score(
     metrics = {
         "overall": overall | {"validity_rate": sum(m.n for m in rated) / n_rated, "threshold": threshold},
         "subsets": {
-            name: members.metric(with_errors=name != WITHOUT_ERRORS) for name, members in found.items() if name
+            name: members.metric(with_errors=name != WITHOUT_ERRORS) for name, members in by_class.items() if name
         },
-        "sections": {name: _section(found, members) for name, members in SECTIONS.items() if set(members) & set(found)},
+        "sections": {
+            name: _section(by_class, members) for name, members in SECTIONS.items() if set(members) & set(by_class)
+        },
     }
     items = tuple(item_result(row, _share_right(c)) for row, c in zip(read_rows, counts, strict=True))
-    return BenchResult("prmbench", metrics, items, _notes(found))
+    return BenchResult("prmbench", metrics, items, _notes(by_class))
 
 
 def _class_of(row: ScoredRow) -> str:
@@ -170,12 +172,12 @@ def _similarities(
         for row, name, count in zip(rows, classes, counts, strict=True)
         if name == CORRECT and count is not None
     }
-    found: list[float | None] = []
+    similarities: list[float | None] = []
     for row, name, count in zip(rows, classes, counts, strict=True):
         share = partners.get(f"{CORRECT}_{str(row.id).removeprefix(f'{name}_')}")
         # As published a share of 0 is taken for none.
-        found.append(abs(count.valid_share - share) if count is not None and name != CORRECT and share else None)
-    return found
+        similarities.append(abs(count.valid_share - share) if count is not None and name != CORRECT and share else None)
+    return similarities
 
 
 @dataclass(frozen=True)
@@ -209,12 +211,12 @@ class _Class:
 
     def metric(self, *, with_errors: bool) -> dict[str, Any]:
         totals = self.counts.sum(axis=0)
-        found = {name: float(value) for name, value in _ratios(totals).items()}
+        ratios = {name: float(value) for name, value in _ratios(totals).items()}
         return {
             "prm_score": float(_prm_score(totals, with_errors)),
             "ci95": interval(_prm_score(self.samples, with_errors)) if self.n else None,
             "n": self.n,
-            **found,
+            **ratios,
             "first_error_acc": _mean(self.first_errors),
             "similarity": _mean(self.similarities),
         }
@@ -260,19 +262,19 @@ def _share_right(counts: StepCounts | None) -> float | None:
     return (counts.tp + counts.tn) / (counts.tp + counts.fp + counts.tn + counts.fn)
 
 
-def _section(found: Mapping[str, _Class], names: Sequence[str]) -> dict[str, Any]:
-    present = [name for name in names if name in found]
-    scores = [_prm_score(found[n].counts.sum(axis=0), n != WITHOUT_ERRORS) for n in present]
-    samples = [_prm_score(found[n].samples, n != WITHOUT_ERRORS) for n in present]
+def _section(by_class: Mapping[str, _Class], names: Sequence[str]) -> dict[str, Any]:
+    present = [name for name in names if name in by_class]
+    scores = [_prm_score(by_class[n].counts.sum(axis=0), n != WITHOUT_ERRORS) for n in present]
+    samples = [_prm_score(by_class[n].samples, n != WITHOUT_ERRORS) for n in present]
     return {
         "prm_score": float(np.mean(scores)),
         "ci95": interval(np.mean(samples, axis=0)),
-        "n": sum(found[name].n for name in present),
+        "n": sum(by_class[name].n for name in present),
     }
 
 
-def _notes(found: Mapping[str, _Class]) -> tuple[str, ...]:
-    absent = [name for names in SECTIONS.values() for name in names if name not in found]
+def _notes(by_class: Mapping[str, _Class]) -> tuple[str, ...]:
+    absent = [name for names in SECTIONS.values() for name in names if name not in by_class]
     partly = absent and len(absent) < sum(map(len, SECTIONS.values()))
     return (f"Sections are means of the classes present; absent: {', '.join(absent)}.",) if partly else ()
 

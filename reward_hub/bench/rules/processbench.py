@@ -123,7 +123,7 @@ def score(rows: Iterable[ItemRow], *, threshold: float = THRESHOLD, allow_one_si
     for row, item in zip(read_rows, items, strict=True):
         if item.correct is not None:
             sides.setdefault(row.subset, {True: [], False: []})[label_of(row) != NO_ERROR].append(item)
-    subsets = {name: _Subset.of(name, found[True], found[False], allow_one_sided) for name, found in sides.items()}
+    subsets = {name: _Subset.of(name, side[True], side[False], allow_one_sided) for name, side in sides.items()}
     if not subsets:
         raise RowFormatError("every item failed and none has a label; there is nothing to compute a metric of.")
     metrics = {

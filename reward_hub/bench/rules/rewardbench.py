@@ -144,9 +144,9 @@ def score(rows: Iterable[ItemRow], *, judge: bool = False) -> BenchResult:
     groups = groups_by_subset(items)
     if not set(groups) & {*EXAMPLE_COUNTS, *PRIOR_SETS}:
         # The published rule would call this 0.
-        found = ", ".join(sorted({name or "none" for name in groups}))
+        named = ", ".join(sorted({name or "none" for name in groups}))
         known = ", ".join(EXAMPLE_COUNTS)
-        raise RowFormatError(f"no item is of a subset of RewardBench (found: {found}); known: {known}.")
+        raise RowFormatError(f"no item is of a subset of RewardBench (found: {named}); known: {known}.")
     sections = {name: _section(groups, subsets) for name, subsets in SUBSET_MAPPING.items()}
     core = [name for name in groups if name in EXAMPLE_COUNTS]
     prior = [groups[name] for name in PRIOR_SETS if name in groups]

@@ -77,8 +77,8 @@ def best_of(scores: Sequence[float], *, n_chosen: int = 1) -> float:
 
 def parse_rating(text: str) -> int:
     """The integer from 1 to 10 that ends a judge's reply, -1 without one. `9/10` reads 10, `8.5` reads 5."""
-    found = _RATING.search(text.strip())
-    return int(found.group(1)) if found else FAILED_RATING
+    match = _RATING.search(text.strip())
+    return int(match.group(1)) if match else FAILED_RATING
 
 
 def parse_verdict(text: str) -> str | None:

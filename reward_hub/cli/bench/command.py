@@ -153,13 +153,13 @@ app.callback(invoke_without_command=True)(command_of(run))
 
 
 def _refuse_options_of_scoring(data: DataOptions, out: OutOptions) -> None:
-    said = {
+    options_given = {
         "--step-delimiter": data.step_delimiter,
         "--num-shards": out.num_shards,
         "--shard": out.shard,
         "--retry-errors": out.retry_errors or None,
     }
-    for name, value in said.items():
+    for name, value in options_given.items():
         if value is not None:
             raise UsageError(f"{name} is of a run that scores; with --scores none does.")
 

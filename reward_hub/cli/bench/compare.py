@@ -31,18 +31,18 @@ def run(
     items, others = _items(first), _items(second)
     _require_same_data(first, items, second, others)
     try:
-        found = compare_runs(items, others, shared_only=shared_only)
+        comparison = compare_runs(items, others, shared_only=shared_only)
     except ValueError as error:
         raise UsageError(str(error).replace("shared_only=True", "--shared-only")) from error
     if as_json:
-        print(json.dumps({"first": str(first), "second": str(second), **dataclasses.asdict(found)}, indent=2))
+        print(json.dumps({"first": str(first), "second": str(second), **dataclasses.asdict(comparison)}, indent=2))
         return
-    difference, exact = found.difference, found.mcnemar
+    difference, exact = comparison.difference, comparison.mcnemar
     low, high = difference.ci95
     pairs = {
-        "items": f"{found.n:,}",
-        str(first): f"{found.first_accuracy:.4f}",
-        str(second): f"{found.second_accuracy:.4f}",
+        "items": f"{comparison.n:,}",
+        str(first): f"{comparison.first_accuracy:.4f}",
+        str(second): f"{comparison.second_accuracy:.4f}",
         "difference": f"{difference.difference:+.4f} ({low:+.4f} to {high:+.4f}), p = {difference.p_value:.3g}",
     }
     if exact is not None:

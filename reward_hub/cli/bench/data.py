@@ -185,10 +185,10 @@ def _with_answers(item: Item, pattern: str) -> Item:
         compiled = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"--answer-pattern {pattern!r} is not a regular expression: {error}.") from error
-    found = [compiled.findall(c.response) for c in item.conversations["candidates"]]
+    matches_of = [compiled.findall(c.response) for c in item.conversations["candidates"]]
     if compiled.groups != 1:
         raise UsageError(f"--answer-pattern {pattern!r} must have one group: the answer.")
-    answers = [matches[-1].strip() if matches else None for matches in found]
+    answers = [matches[-1].strip() if matches else None for matches in matches_of]
     return dataclasses.replace(item, truth={**item.truth, "answers": answers})
 
 

@@ -172,10 +172,10 @@ def _require_same_steps(run: BenchRun, shard: Shard) -> None:
 
 
 def _facts(run: BenchRun) -> ModelFacts:
-    found = [ModelFacts(**json.loads(run.part("model.json", shard).read_text())) for shard in _with_items(run)]
-    if any(facts.fingerprint != found[0].fingerprint for facts in found):
+    of_shards = [ModelFacts(**json.loads(run.part("model.json", shard).read_text())) for shard in _with_items(run)]
+    if any(facts.fingerprint != of_shards[0].fingerprint for facts in of_shards):
         raise UsageError(f"{run.out}: the shards were scored by models of different fingerprints.")
-    return found[0]
+    return of_shards[0]
 
 
 def _with_items(run: BenchRun) -> Iterator[Shard]:
