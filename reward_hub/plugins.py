@@ -59,7 +59,7 @@ class Registry(Generic[T]):
         self.registered: dict[str, Entry[T]] = {}
         self._make_builtin = builtin
         self._group = group
-        self._entry_of = entry_of
+        self.entry_of = entry_of
         self._reserved = reserved or {}
         self._builtin: dict[str, Entry[T]] | None = None
         self._installed: dict[str, Entry[T]] | None = None
@@ -92,10 +92,10 @@ class Registry(Generic[T]):
         with self._lock:
             if self._installed is None:
                 points = () if self._group is None else entry_points(group=self._group)
-                found = self._joined(map(self._entry_of, points), self.builtin())
-                for entry in found.values():
+                entries = self._joined(map(self.entry_of, points), self.builtin())
+                for entry in entries.values():
                     self._checked(entry, self.registered)
-                self._installed = found
+                self._installed = entries
             return self._installed
 
     def each(self) -> Iterator[Entry[T]]:

@@ -270,7 +270,7 @@ def test_a_package_that_takes_anothers_name_is_refused_and_both_are_named(
 )
 def test_an_entry_point_that_brings_something_else_is_refused(known: Any, words: str) -> None:
     with pytest.raises(RegistryError, match=words):
-        known._entry_of(EntryPoint("pi", "math:pi", "any"))
+        known.entry_of(EntryPoint("pi", "math:pi", "any"))
 
 
 @pytest.mark.parametrize("name", ["hf", "openai", "api", "auto"])

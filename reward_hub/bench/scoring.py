@@ -9,9 +9,9 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reward_hub.bench.comparing import compare_items
 from reward_hub.bench.item_rows import Scored, failure, placed, totals
 from reward_hub.bench.items import Form, Item
+from reward_hub.bench.pairwise_scoring import compare_items
 from reward_hub.errors import InvalidConversationError, UnsupportedError
 from reward_hub.types import Conversation
 

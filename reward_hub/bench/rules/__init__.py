@@ -1,7 +1,11 @@
-"""Scoring rules of published benchmarks, one file each, as pure functions over scored rows.
+"""Published benchmarks, one file each: where the data are and how their rows are read, and how scored rows are counted.
 
-Every rule has `score(rows) -> BenchResult`, some with options of their own. A row is a mapping as it stands in
-items.jsonl, with `id`, `subset` (or None) and either `scores`, higher is better (negate costs before), or `error`:
+A file ends with `BENCHMARK`, which holds both; there is no other list. `preference` and `best_of_n` count data of that
+form from anywhere.
+
+Rules are pure functions over scored rows and call no model: each is `score(rows) -> BenchResult`, some with options of
+their own. A row is a mapping as it stands in items.jsonl, with `id`, `subset` (or None) and either `scores`, higher is
+better (negate costs before), or `error`:
 
 - preference: `{"scores": {"chosen": [...], "rejected": [...]}}`, or for models that compare
   `{"scores": {"probabilities": [...]}}`, the probability that the chosen response is the better one, once per order in
