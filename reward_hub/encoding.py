@@ -15,12 +15,52 @@ def chat_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(tokenizer.render(messages))
 
 
-def one_bos_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
-    """The chat template's text with the tokenizer's own special tokens, and never two bos in front."""
+# Enough of a text to hold whatever a tokenizer puts in front, and more tokens behind it.
+_HEAD = 500
+_PROBE = "What is 2 + 2?"
+
+
+def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before and behind a text: the truth about its bos, whatever its config names so.
+
+    Raises:
+        CheckpointError: it changes the text's own tokens when it adds special ones.
+    """
+    bare, whole = tokenizer.encode(_PROBE), tokenizer.encode(_PROBE, add_special_tokens=True)
+    for start in range(len(whole) - len(bare) + 1):
+        end = start + len(bare)
+        if whole[start:end] == bare:
+            return whole[:start], whole[end:]
+    raise CheckpointError(f"The tokenizer makes {bare} of {_PROBE!r}, and {whole} when it adds special tokens.")
+
+
+def opening_length(text: str, tokenizer: Tokenizer) -> int:
+    """How many characters at the start of a rendered text are what the tokenizer puts in front by itself.
+
+    Token ids tell it, not names: a prefix may have several tokens ([gMASK]<sop>), or none that is called bos.
+    """
+    prefix, _ = special_tokens_around(tokenizer)
+    token_ids, offsets = tokenizer.encode_with_offsets(text[:_HEAD])
+    if not prefix or token_ids[: len(prefix)] != prefix:
+        return 0
+    return max(end for _, end in offsets[: len(prefix)])
+
+
+def opened_once(text: str, tokenizer: Tokenizer) -> list[int]:
+    """A rendered text with the tokenizer's own special tokens; what it puts in front is not doubled."""
+    return tokenizer.encode(text[opening_length(text, tokenizer) :], add_special_tokens=True)
+
+
+def one_bos_ids(messages: Sequence[Message], tokenizer: Tokenizer, *, remove_every_bos: bool = False) -> list[int]:
+    """The chat template's text with the tokenizer's own special tokens, and never two bos in front.
+
+    Args:
+        remove_every_bos: also where a message spells the bos token, as cards with `text.replace(bos_token, "")` do.
+    """
     text = tokenizer.render(messages)
-    if tokenizer.bos_token and tokenizer.adds_bos:
-        text = text.removeprefix(tokenizer.bos_token)
-    return tokenizer.encode(text, add_special_tokens=True)
+    if remove_every_bos and tokenizer.bos_token:
+        text = text.replace(tokenizer.bos_token, "")
+    return opened_once(text, tokenizer)
 
 
 def two_bos_ids(messages: Sequence[Message], tokenizer: Tokenizer, *, suffix: str = "") -> list[int]:

@@ -37,6 +37,7 @@ FAMILY = Family(
     encode=encode,
     read=HeadOutputs(Linear(HEAD, bias=True)),
     score=head_output,
+    recipe=2,
     head_files=HEAD_FILES,
     read_summary="head at the last token",
     head_summary="v_head.summary [1, H] of value_head.safetensors",

@@ -3,11 +3,14 @@
 Scores the whole conversation; a raw, unbounded logit (no sigmoid). Skywork-Reward V1/V2, FsfairX, RM-Mistral,
 RM-Gemma, Tulu-3 and RewardBench-2 models, and what TRL's RewardTrainer writes.
 Recipe: https://huggingface.co/sfairXC/FsfairX-LLaMA3-RM-v0.1 (chat template, its bos removed, the tokenizer adds one).
-Departs from it: only the bos in front is removed, so that text which spells the bos token stays in the conversation,
-as the Llama-3.1 and Tulu cards do it. The position read is the last token, never "the token before the first pad id".
+Text that spells the bos token stays in the conversation, as on the Llama-3.1 and Tulu cards. Where the card removes it
+everywhere (`.replace(tokenizer.bos_token, "")`), the checkpoint's row says so, and `options={"remove_every_bos": True}`
+says it for a copy. The position read is the last token, never "the token before the first pad id".
 """
 
 from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from reward_hub.encoding import one_bos_ids, read_last
 from reward_hub.family import Checkpoint, Config, Family, Setup, TensorShapes, head_output
@@ -22,9 +25,21 @@ FOREIGN = (
 )
 
 
+# What the rows say whose card removes the bos token from the whole text.
+EVERY_BOS = {"remove_every_bos": True}
+
+
+class Options(BaseModel):
+    """Where the cards differ."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    remove_every_bos: bool = Field(False, description="remove the bos token also where a message spells it")
+
+
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     """One bos where the tokenizer or the template has one, the last token is read."""
-    return read_last(one_bos_ids(conversation.messages, setup.tokenizer))
+    every = setup.options.remove_every_bos
+    return read_last(one_bos_ids(conversation.messages, setup.tokenizer, remove_every_bos=every))
 
 
 def matches(config: Config, tensors: TensorShapes, files: frozenset[str]) -> bool:
@@ -56,12 +71,12 @@ FAMILY = Family(
     kind="outcome",
     source="https://huggingface.co/sfairXC/FsfairX-LLaMA3-RM-v0.1",
     checkpoints=(
-        Checkpoint("sfairXC/FsfairX-LLaMA3-RM-v0.1", license="cc-by-nc-4.0"),
-        Checkpoint("NCSOFT/Llama-3-OffsetBias-RM-8B", license="llama3"),
-        Checkpoint("weqweasdas/RM-Mistral-7B", license="unstated"),
-        Checkpoint("hendrydong/Mistral-RM-for-RAFT-GSHF-v0", license="unstated"),
-        Checkpoint("weqweasdas/RM-Gemma-2B", license="unstated"),
-        Checkpoint("weqweasdas/RM-Gemma-7B", license="unstated"),
+        Checkpoint("sfairXC/FsfairX-LLaMA3-RM-v0.1", license="cc-by-nc-4.0", options=EVERY_BOS),
+        Checkpoint("NCSOFT/Llama-3-OffsetBias-RM-8B", license="llama3", options=EVERY_BOS),
+        Checkpoint("weqweasdas/RM-Mistral-7B", license="unstated", options=EVERY_BOS),
+        Checkpoint("hendrydong/Mistral-RM-for-RAFT-GSHF-v0", license="unstated", options=EVERY_BOS),
+        Checkpoint("weqweasdas/RM-Gemma-2B", license="unstated", options=EVERY_BOS),
+        Checkpoint("weqweasdas/RM-Gemma-7B", license="unstated", options=EVERY_BOS),
         Checkpoint("Skywork/Skywork-Reward-Llama-3.1-8B", license="skywork"),
         Checkpoint("Skywork/Skywork-Reward-Llama-3.1-8B-v0.2", license="skywork"),
         Checkpoint("Skywork/Skywork-Reward-Gemma-2-27B", license="skywork"),
@@ -82,6 +97,8 @@ FAMILY = Family(
     encode=encode,
     read=HeadOutputs(Linear("score")),
     score=head_output,
+    options=Options,
+    recipe=2,
     read_summary="head at the last token",
     head_summary="score [1, H]",
     reading="One bos (the cards); RewardBench's pipeline masks the first of two, which gives the same number.",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_hub.base import BaseRM, CallOptions, Result
-from reward_hub.encoding import refuse_template_arguments
+from reward_hub.encoding import opening_length, refuse_template_arguments
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
 from reward_hub.loops import in_order, run_sync
@@ -50,8 +50,8 @@ class _Asker:
             return Question(turns)
         assert self.tokenizer is not None
         text = self.tokenizer.render(conversation.messages)
-        bos = self.tokenizer.bos_token if self.tokenizer.adds_bos else None
-        return Question(turns, text, self.tokenizer.encode(text), bos or "")
+        bos = text[: opening_length(text, self.tokenizer)]
+        return Question(turns, text, self.tokenizer.encode(text), bos)
 
     async def answer(self, question: Question, *, activated: bool = False, in_slot: bool = False) -> Answer:
         dialect, served = self.connection.dialect, self.connection.served

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.encoding import opened_once, opening_length
 from reward_hub.errors import InputTooLongError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.family import Setup
 from reward_hub.models.model_rm import LoadedModel, ModelRM
@@ -56,7 +57,7 @@ class RenderedScorer:
             raise _refusal(rm, "it is no single outcome model")
         self._model = rm.model
         self._suffix = _suffix(rm)
-        self._text_to_ids, self._tail, self._opens_with_bos = _text_recipe(rm.model, self._suffix)
+        self._text_to_ids, self._tail, self._opening = _text_recipe(rm.model, self._suffix)
         self._header = _response_header(rm.model.setup.tokenizer)
         family = dataclasses.replace(rm.model.family, encode=_as_given)
         # What is prompt and what response is not known, so nothing can be cut that spares the response.
@@ -72,7 +73,7 @@ class RenderedScorer:
         """A rendered text.
 
         Args:
-            add_special_tokens: False: tokenised as it stands, without regard to the bos tokens in front.
+            add_special_tokens: False: tokenised as it stands, without regard to what opens it.
         """
         tokenizer = self._model.setup.tokenizer
         _require_unicode(text)
@@ -81,11 +82,8 @@ class RenderedScorer:
         if self._text_to_ids is None:
             family = self._model.family.name
             raise _refusal(self._model, f"family {family} does not read the text of the checkpoint's chat template")
-        bos = tokenizer.bos_token or ""
-        bare = text.removeprefix(bos)
-        return self.of_ids(
-            self._text_to_ids(bos + bare if self._opens_with_bos else bare, tokenizer), truncation=truncation
-        )
+        bare = text.removeprefix(_opening(text, tokenizer))
+        return self.of_ids(self._text_to_ids(self._opening + bare, tokenizer), truncation=truncation)
 
     def of_ids(self, token_ids: Sequence[int], *, truncation: Truncation | None = None) -> RenderedInput:
         """Rendered token ids; what the family appends is appended where it is missing."""
@@ -158,20 +156,28 @@ def _suffix(rm: ModelRM) -> tuple[int, ...]:
     return found.pop()
 
 
-def _text_recipe(model: LoadedModel, suffix: tuple[int, ...]) -> tuple[TextToIds | None, str | None, bool]:
-    """How the family makes ids of its template's text, what that text has behind a response, whether bos opens it."""
+def _text_recipe(model: LoadedModel, suffix: tuple[int, ...]) -> tuple[TextToIds | None, str | None, str]:
+    """How the family makes ids of its template's text, what that text has behind a response, what opens it."""
     tokenizer = model.setup.tokenizer
-    conversation = _probe(_QUESTION, _ANSWER)
+    # A bos that a message spells is removed by some cards.
+    spelled = _probe(f"{_QUESTION}{tokenizer.bos_token or ''} {_QUESTION}", _ANSWER)
+    probes = [_probe(_QUESTION, _ANSWER), spelled]
     try:
-        text = tokenizer.render(conversation.messages)
+        texts = [tokenizer.render(probe.messages) for probe in probes]
     except RewardHubError:
-        return None, None, False
-    wanted = model.family.encode(conversation, model.setup).token_ids
-    wanted = wanted[: len(wanted) - len(suffix)]
-    recipe = next((recipe for recipe in (_plain, _one_bos, _with_special) if recipe(text, tokenizer) == wanted), None)
-    _, found, tail = text.rpartition(_ANSWER)
-    opens = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token or "")
-    return recipe, tail if found and recipe is not None else None, opens
+        return None, None, ""
+    wanted = [model.family.encode(probe, model.setup).token_ids for probe in probes]
+    wanted = [ids[: len(ids) - len(suffix)] for ids in wanted]
+    recipes = (_plain, opened_once, _without_bos, _with_special)
+    recipe = next((r for r in recipes if [r(text, tokenizer) for text in texts] == wanted), None)
+    _, found, tail = texts[0].rpartition(_ANSWER)
+    return recipe, tail if found and recipe is not None else None, _opening(texts[0], tokenizer)
+
+
+def _opening(text: str, tokenizer: Tokenizer) -> str:
+    """What a text begins with that a tokenizer adds, or that is called its bos."""
+    bos = tokenizer.bos_token or ""
+    return text[: opening_length(text, tokenizer)] or (bos if text.startswith(bos) else "")
 
 
 def _response_header(tokenizer: Tokenizer) -> str:
@@ -188,8 +194,8 @@ def _plain(text: str, tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(text)
 
 
-def _one_bos(text: str, tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.encode(text.removeprefix(tokenizer.bos_token or ""), add_special_tokens=True)
+def _without_bos(text: str, tokenizer: Tokenizer) -> list[int]:
+    return opened_once(text.replace(tokenizer.bos_token, "") if tokenizer.bos_token else text, tokenizer)
 
 
 def _with_special(text: str, tokenizer: Tokenizer) -> list[int]:

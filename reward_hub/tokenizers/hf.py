@@ -22,10 +22,6 @@ class HFTokenizer:
 
     def __init__(self, tokenizer: Any, *, chat_template: str | None = None) -> None:
         self._tokenizer = tokenizer
-        self._backend = tokenizer.backend_tokenizer
-        # A fast tokenizer may carry truncation or padding from its training script; both would cut or lengthen texts.
-        self._backend.no_truncation()
-        self._backend.no_padding()
         self.bos_token: str | None = tokenizer.bos_token
         self.eos_token: str | None = tokenizer.eos_token
         self.pad_token: str | None = tokenizer.pad_token
@@ -46,6 +42,17 @@ class HFTokenizer:
     def pretrained(self) -> Any:
         """The tokenizer as transformers has it."""
         return self._tokenizer
+
+    @property
+    def _backend(self) -> Any:
+        """What encodes, without truncation and padding: a training script may have left them in the file, and every
+        call of the transformers tokenizer with `padding=True` leaves them on."""
+        backend = self._tokenizer.backend_tokenizer
+        if backend.truncation is not None:
+            backend.no_truncation()
+        if backend.padding is not None:
+            backend.no_padding()
+        return backend
 
     @property
     def adds_bos(self) -> bool:
