@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from reward_hub.errors import CheckpointError, missing_dependency
+from reward_hub.tokenizers import sentencepiece
+from reward_hub.tokenizers.classes import Named, follow_class, read_names
 from reward_hub.tokenizers.hf import HFTokenizer
 from reward_hub.types import Message
 
@@ -69,7 +71,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
     """The tokenizer of a checkpoint folder.
 
     Args:
-        folder: holds tokenizer.json, or the files from which transformers can make one (tokenizer.model, vocab.json).
+        folder: holds tokenizer.json, a sentencepiece file, or what transformers can make a tokenizer of (vocab.json).
         chat_template: replaces the checkpoint's own template: the text, or the path of a file that holds it.
 
     Raises:
@@ -80,10 +82,13 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
     except ImportError as error:
         raise missing_dependency("transformers", "transformers", "The tokenizer") from error
 
+    template, named = _template_text(chat_template), read_names(folder)
     try:
         with quiet_transformers():
             if (folder / "tokenizer.json").is_file():
                 tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
+            elif (vocabulary := _of_sentencepiece(folder, named, template)) is not None:
+                return vocabulary
             else:
                 # trust_remote_code is said, for otherwise transformers asks on the terminal when there is own code.
                 tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
@@ -93,7 +98,14 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
         raise CheckpointError(
             f"The tokenizer in {folder} ({type(tokenizer).__name__}) has no fast form; convert it to tokenizer.json."
         )
-    return HFTokenizer(tokenizer, chat_template=_template_text(chat_template))
+    follow_class(tokenizer, named, folder)
+    return HFTokenizer(tokenizer, chat_template=template)
+
+
+def _of_sentencepiece(folder: Path, named: Named, chat_template: str | None) -> HFTokenizer | None:
+    """The tokenizer of a folder's sentencepiece file, where it has one."""
+    name = next((name for name in sentencepiece.FILES if (folder / name).is_file()), None)
+    return None if name is None else sentencepiece.load(folder, name, named, chat_template=chat_template)
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from golden_sets import (
     score_case,
 )
 from safetensors.torch import load_file
+from sentencepiece_files import file_of_json, library_ids
 
 # How the names of the cases that are kept begin; the rest of the shared ones say the same again.
 KEPT = {
@@ -73,6 +74,9 @@ COPIED = ("family_name", "decidable_from_checkpoint", "dtype", "tolerance", "bet
 INPUTS = ("messages", "steps", "prompt_messages", "response_a", "response_b")
 
 
+SENTENCEPIECE = "seqcls-sentencepiece"
+
+
 def openrlhf(spec: dict[str, Any]) -> None:
     """A stock classifier as OpenRLHF writes it."""
     tensors = spec["files"]["model.safetensors"]
@@ -95,6 +99,21 @@ def llama_factory(spec: dict[str, Any]) -> None:
 FORMATS = {
     "openrlhf": ("seqcls-mistral", "openrlhf", openrlhf),
     "llama-factory": ("seqcls-qwen2", "llama-factory", llama_factory),
+    SENTENCEPIECE: ("seqcls-mistral", "sequence-classifier", lambda spec: None),
+}
+
+
+def turns(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+# Conversations of one format alone: what a conversion of a sentencepiece file that ignores its scores gets wrong.
+FURTHER = {
+    SENTENCEPIECE: [
+        {"name": "math", "messages": turns("Compute $3 \\times 4$.", "$$3 \\times 4 = 12$$, so \\boxed{12}.")},
+        {"name": "code", "messages": turns("Write a loop.", "```python\nfor i in range(10):\n    print(i)\n```")},
+        {"name": "spaces", "messages": turns("  two  and   three spaces ", " a\tb \r\n\r\n  c  ")},
+    ]
 }
 
 
@@ -110,6 +129,8 @@ def freeze(slug: str) -> None:
         header["family_name"] = family
     write(folder / "cases.json", header | {"cases": []})
     owner = copy_tokenizer(base, slug)
+    if slug == SENTENCEPIECE:
+        owner = write_sentencepiece(OWN / owner, folder)
     wanted = WANTED_SPREAD * spread([case for case in shared.cases if is_kept(case)])
     tried = []
     for seed in range(SEEDS):
@@ -122,6 +143,8 @@ def freeze(slug: str) -> None:
             break
     _, error, seed, spec, cases = max(tried)
     write(folder / "spec.json", spec)
+    if slug == SENTENCEPIECE:
+        require_library_ids(folder, cases)
     source = "one unpadded float64 forward of the stock backbone, read and scored as by tests/plain_backend.py"
     own = GoldenSet(slug, "own")
     if own.family in ("sequence-classifier", "grm-ft"):
@@ -212,13 +235,43 @@ def copy_tokenizer(base: str, slug: str) -> str:
     return slug
 
 
+def write_sentencepiece(json_folder: Path, folder: Path) -> str:
+    """The tokenizer of another set as a sentencepiece file, whose pieces do not stand in the order of their scores."""
+    made = file_of_json(json.loads((json_folder / "tokenizer.json").read_text(encoding="utf-8")), seed=0)
+    (folder / "tokenizer.model").write_bytes(made)
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(json_folder / name, folder / name)
+    return folder.name
+
+
+def require_library_ids(folder: Path, cases: list[dict[str, Any]]) -> None:
+    """The ids are those of the sentencepiece library, with no tokenizer of ours between."""
+    config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {token["content"]: int(i) for i, token in config["added_tokens_decoder"].items()}
+    model = (folder / "tokenizer.model").read_bytes()
+    for case in cases:
+        text = render_jinja(config["chat_template"], case["messages"], bos_token="<s>", eos_token="</s>")
+        expected = library_ids(model, text, list(special), ids=special)
+        assert case["input_ids"] == expected, f"{case['name']}: {case['input_ids']}, the library gives {expected}"
+
+
+def render_jinja(template: str, messages: list[dict[str, str]], **names: str) -> str:
+    import jinja2
+
+    return str(
+        jinja2.Environment(trim_blocks=True, lstrip_blocks=True)
+        .from_string(template)
+        .render(messages=messages, **names)
+    )
+
+
 def frozen_cases(own: GoldenSet, shared: GoldenSet) -> tuple[list[dict[str, Any]], float]:
     """The kept cases with plain scores, and by how much our own differ from those."""
     cases, worst = [], 0.0
     with tempfile.TemporaryDirectory() as temporary:
         checkpoint = own.make(Path(temporary))
         plain, ours = own.load(checkpoint, "plain"), own.load(checkpoint, "recording")
-        for case in filter(is_kept, shared.cases):
+        for case in (*filter(is_kept, shared.cases), *FURTHER.get(own.slug, [])):
             observed = observe(ours, case)
             scores, _ = score_case(plain, case)
             worst = max(worst, *(abs(a - b) for a, b in zip(scores, observed.scores, strict=True)))
@@ -226,7 +279,7 @@ def frozen_cases(own: GoldenSet, shared: GoldenSet) -> tuple[list[dict[str, Any]
             frozen = {"name": name_of(case), **{key: case[key] for key in INPUTS if key in case}}
             frozen |= {"input_ids": observed.tokens.token_ids, "positions": observed.tokens.positions}
             rounded = [float(f"{score:.8g}") for score in scores]
-            if "score" in case:
+            if "score" in case or case in FURTHER.get(own.slug, []):
                 frozen["score"] = rounded.pop()
             if rounded:
                 frozen["step_scores"] = rounded
