@@ -14,7 +14,9 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
+from reward_hub.reward_model import Result, first_failure, required
 from reward_hub.types import Message, Pair, ScoreDetails, joined_details
+from reward_hub.work import Work
 
 ALL_PAIRS = 8
 """Up to so many different responses `rank` compares every pair."""
@@ -25,60 +27,79 @@ Duel: TypeAlias = tuple[int, int]
 
 
 def rank_by_comparing(
-    compare: Callable[[Sequence[Pair]], Sequence[ScoreDetails]], prompt: tuple[Message, ...], responses: Sequence[str]
-) -> ScoreDetails:
+    compare: Callable[[Sequence[Pair]], Work[list[Result]]], prompt: tuple[Message, ...], responses: Sequence[str]
+) -> Work[Result]:
     """Details with one score a response in `scores`, from comparisons: of all pairs, or of a merge sort for many.
 
     Args:
         compare: pairs -> for each the probability that its first response is the better one; called with all that can
-            be asked at once.
+            be asked at once. Its first failure is the ranking's.
     """
     texts = list(dict.fromkeys(responses))
-    duels: list[ScoreDetails] = []
+    comparisons: list[ScoreDetails] = []
 
-    def ask(pairs: Sequence[Duel]) -> list[float]:
-        results = compare([Pair(prompt, texts[i], texts[j]) for i, j in pairs])
-        duels.extend(results)
-        return [result.score for result in results]
+    def ask(duels: Sequence[Duel]) -> Work[list[float]]:
+        results = yield from compare([Pair(prompt, texts[i], texts[j]) for i, j in duels])
+        failure = first_failure(results)
+        if failure is not None:
+            raise _ComparisonError(failure[1])
+        details = [required(result) for result in results]
+        comparisons.extend(details)
+        return [result.score for result in details]
 
     few = len(texts) <= ALL_PAIRS
-    unique = _scores_of_all_pairs(ask, texts, responses) if few else _scores_of_sort(ask, len(texts))
+    try:
+        if few:
+            unique = yield from _scores_of_all_pairs(ask, texts, responses)
+        else:
+            unique = yield from _scores_of_sort(ask, len(texts))
+        if not comparisons:
+            # One text, however often: nothing to compare, but what cannot be read must still be refused.
+            yield from ask([(0, 0)])
+    except _ComparisonError as failed:
+        return failed.error
     scores = [unique[texts.index(response)] for response in responses]
-    if not duels:
-        # One text, however often: nothing to compare, but what cannot be read must still be refused.
-        duels = list(compare([Pair(prompt, texts[0], texts[0])]))
     return replace(
-        joined_details(duels),
+        joined_details(comparisons),
         score=max(scores),
         normalized_score=max(scores),
         scores=scores,
-        extra={"comparisons": len(duels), "method": "all pairs" if few else "merge sort"},
+        extra={"comparisons": len(comparisons), "method": "all pairs" if few else "merge sort"},
     )
+
+
+class _ComparisonError(Exception):
+    """A comparison failed, and with it the ranking."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 class Ask(Protocol):
     """The probabilities that the first of each pair is the better one."""
 
-    def __call__(self, pairs: Sequence[Duel]) -> list[float]: ...
+    def __call__(self, duels: Sequence[Duel]) -> Work[list[float]]: ...
 
 
-def _scores_of_all_pairs(ask: Ask, texts: Sequence[str], responses: Sequence[str]) -> list[float]:
+def _scores_of_all_pairs(ask: Ask, texts: Sequence[str], responses: Sequence[str]) -> Work[list[float]]:
     """For each text its mean probability of being better than another response."""
     pairs = list(combinations(range(len(texts)), 2))
+    probabilities = (yield from ask(pairs)) if pairs else []
     wins = np.full((len(texts), len(texts)), 0.5)
-    for (i, j), p in zip(pairs, ask(pairs) if pairs else [], strict=True):
+    for (i, j), p in zip(pairs, probabilities, strict=True):
         wins[i, j], wins[j, i] = p, 1.0 - p
     counts = np.array([responses.count(text) for text in texts])
     others = max(len(responses) - 1, 1)
     return [float((wins[i] @ counts - 0.5) / others) if len(responses) > 1 else 0.5 for i in range(len(texts))]
 
 
-def _scores_of_sort(ask: Ask, n: int) -> list[float]:
+def _scores_of_sort(ask: Ask, n: int) -> Work[list[float]]:
     """For each text its place in a merge sort, from 1 (the best) down to 0."""
     runs = [[i] for i in range(n)]
     while len(runs) > 1:
         merges = [_merge(left, right) for left, right in zip(runs[::2], runs[1::2], strict=False)]
-        merged = _side_by_side(merges, ask)
+        merged = yield from _side_by_side(merges, ask)
         runs = merged + runs[2 * len(merges) :]
     place = {i: k for k, i in enumerate(runs[0])}
     return [1.0 - place[i] / (n - 1) for i in range(n)]
@@ -99,13 +120,13 @@ def _merge(left: list[int], right: list[int]) -> Generator[Duel, float, list[int
     return merged + left[i:] + right[j:]
 
 
-def _side_by_side(merges: Sequence[Generator[Duel, float, list[int]]], ask: Ask) -> list[list[int]]:
+def _side_by_side(merges: Sequence[Generator[Duel, float, list[int]]], ask: Ask) -> Work[list[list[int]]]:
     """Run merges together: each round asks the next pair of every one that is not done."""
     results: dict[int, list[int]] = {}
     waiting = {k: next(merge) for k, merge in enumerate(merges)}
     while waiting:
-        answers = ask(list(waiting.values()))
-        for k, p in zip(list(waiting), answers, strict=True):
+        probabilities = yield from ask(list(waiting.values()))
+        for k, p in zip(list(waiting), probabilities, strict=True):
             try:
                 waiting[k] = merges[k].send(p)
             except StopIteration as done:

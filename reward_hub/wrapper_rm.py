@@ -1,22 +1,24 @@
-"""WrapperRM: what a reward model over one other reward model takes from it as it is."""
+"""WrapperRM: a reward model over one other reward model. Here, once, everything that is asked is handed on to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from reward_hub.base import BaseRM, CallOptions
+from reward_hub.base import BaseRM
 from reward_hub.errors import UnsupportedError
-from reward_hub.types import Conversation, ScoreDetails
+from reward_hub.reward_model import CallOptions, Capabilities, Result, label_of
+from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.work import Work
 
 
 class WrapperRM(BaseRM):
-    """A reward model that asks another one. Closing it closes the other."""
+    """A reward model that asks another one. A subclass overrides what differs; closing it closes the other."""
 
     def __init__(self, rm: BaseRM) -> None:
         if not isinstance(rm, BaseRM):
             raise TypeError(f"{type(self).__name__} wraps a BaseRM, not {type(rm).__name__}.")
         self.rm = rm
-        self.name = rm._label()
+        self.name = label_of(rm)
         self.family = rm.family
         self.kind = rm.kind
         self.higher_is_better = rm.higher_is_better
@@ -30,31 +32,32 @@ class WrapperRM(BaseRM):
     def close(self) -> None:
         self.rm.close()
 
-    def _n_trainings(self) -> int:
-        return self.rm._n_trainings()
+    @property
+    def n_trainings(self) -> int:  # type: ignore[override]
+        return self.rm.n_trainings
 
-    def _joined(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
-        return self.rm._joined(parts)
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.rm.capabilities
 
-    def _default_aggregation(self) -> str:
-        return self.rm._default_aggregation()
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
+        return self.rm.scoring_of(conversations, options)
 
-    def _require_score(self, options: CallOptions, delimiter: str | None, full: bool) -> None:
-        if "score" in self.rm._own and (full or delimiter is not None or options.aggregation is not None):
-            raise UnsupportedError(
-                f"{self.name} has a score of its own, which knows neither step delimiters nor aggregations."
-            )
-        self.rm._require_score(options, delimiter, full)
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
+        refuse_own(self.rm, "compare")
+        return self.rm.comparison_of(pairs, both_orders, options)
 
-    def _one_with_steps(
-        self, conversation: Conversation, how: str | None, delimiter: str | None, index: int | None
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
+        refuse_own(self.rm, "rank")
+        return self.rm.ranking_of(prompt, responses, options)
+
+    def with_steps(
+        self, conversation: Conversation, how: str | None = None, delimiter: str | None = None
     ) -> Conversation:
-        if "score" in self.rm._own:
-            return conversation
-        return self.rm._one_with_steps(conversation, how, delimiter, index)
+        return self.rm.with_steps(conversation, how, delimiter)
 
-    def _with_steps(self, conversations: list[Conversation], options: CallOptions) -> list[Conversation]:
-        return self.rm._with_steps(conversations, options)
+    def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        return self.rm.join_details(parts)
 
 
 def refuse_own(rm: BaseRM, method: str) -> None:
@@ -64,4 +67,6 @@ def refuse_own(rm: BaseRM, method: str) -> None:
         UnsupportedError: the class, one that is not of this package, has its own.
     """
     if getattr(type(rm), method).__module__.partition(".")[0] != "reward_hub":
-        raise UnsupportedError(f"{rm._label()} has a {method} of its own, which no wrapper asks; call the model's own.")
+        raise UnsupportedError(
+            f"{label_of(rm)} has a {method} of its own, which no wrapper asks; call the model's own."
+        )

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from reward_hub import BaseRM, InputTooLongError
-from reward_hub.base import CallOptions
+from reward_hub.reward_model import CallOptions, each
 from reward_hub.types import Conversation, ScoreDetails
 
 PROBLEM = "Ann has 16 eggs. She sells 3. Then she buys 5 more. How many eggs are there?"
@@ -25,9 +25,10 @@ class CountingRM(BaseRM):
         self.kind = kind
         self.asked: list[list[str]] = []
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Any]:
+    def score_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Any]:
         self.asked.append([c.response for c in conversations])
-        return [self._guard(lambda c=c: self._one(c), i, options) for i, c in enumerate(conversations)]
+        options.done(len(conversations))
+        return each(conversations, self._one, fail_fast=options.fail_fast)
 
     def _one(self, conversation: Conversation) -> ScoreDetails:
         if "broken" in conversation.response:
@@ -36,13 +37,6 @@ class CountingRM(BaseRM):
         if conversation.steps is None:
             return details
         return ScoreDetails(**{**vars(details), "step_scores": [float(len(s)) for s in conversation.steps]})
-
-    def _guard(self, call: Callable[[], ScoreDetails], index: int, options: CallOptions) -> Any:
-        try:
-            return super()._guard(call, index, options)
-        except InputTooLongError as error:
-            error.index = None if options.first_index is None else options.first_index + index
-            raise
 
 
 def turns(response: str, prompt: str = "Hi") -> list[dict[str, Any]]:

@@ -11,9 +11,8 @@ from reward_hub import (
     BaseRM,
     EnsembleRM,
 )
-from reward_hub.base import joined_details
 from reward_hub.numerics import sigmoid
-from reward_hub.types import ScoreDetails
+from reward_hub.types import ScoreDetails, joined_details
 
 
 def conversation(response, prompt="Hi"):
@@ -88,18 +87,15 @@ class Judge(BaseRM):
     def _p(self, a, b):
         return sigmoid(self.scale * (len(a) - len(b)) + self.bias)
 
-    def _compare_many(self, pairs, both_orders, options):
+    def compare_pairs(self, pairs, both_orders, options):
         first = [self._p(pair.a, pair.b) for pair in pairs]
         if both_orders:
             first = [(p + 1 - self._p(pair.b, pair.a)) / 2 for p, pair in zip(first, pairs, strict=True)]
         return [self._details(p) for p in first]
 
-    def _rank(self, prompt, responses):
+    def rank_responses(self, prompt, responses, options):
         wins = [np.mean([self._p(a, b) for b in responses]) for a in responses]
         return joined_details([self._details(float(win)) for win in wins])
-
-    async def _arank(self, prompt, responses):
-        return self._rank(prompt, responses)
 
 
 def three(**options):

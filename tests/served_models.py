@@ -11,10 +11,11 @@ import time
 import zlib
 from typing import Any
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.errors import InputTooLongError
-from reward_hub.server.app import ServeOptions
+from reward_hub.reward_model import CallOptions, Result
 from reward_hub.server.run import serve
+from reward_hub.server.service import ServeOptions
 
 
 def score_of(text: str) -> float:
@@ -45,7 +46,7 @@ class BatchedRM(KnownRM):
 
     name = "batched"
 
-    def _score_many(self, conversations: Any, options: CallOptions) -> list[Result]:
+    def score_conversations(self, conversations: Any, options: CallOptions) -> list[Result]:
         time.sleep(0.05)
         return [self._own_details(KnownRM.score(self, [m.to_dict() for m in c.messages])) for c in conversations]
 

@@ -161,10 +161,10 @@ def test_both_inner_methods_cannot_be_overridden_together():
     with pytest.raises(TypeError, match="one is derived from the other"):
 
         class Twice(BaseRM):
-            def _score_many(self, conversations, options):
+            def score_conversations(self, conversations, options):
                 return []
 
-            async def _ascore_many(self, conversations, options):
+            async def ascore_conversations(self, conversations, options):
                 return []
 
 

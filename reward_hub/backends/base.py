@@ -107,6 +107,8 @@ class Backend(Engine):
     info: EngineInfo
     max_length: int | None = None
     """Most tokens the running engine takes, where it was started with a limit of its own."""
+    waits_elsewhere: bool = False
+    """Another process computes: several calls at once are then faster than one after the other."""
 
     @abstractmethod
     def read(

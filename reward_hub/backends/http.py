@@ -74,6 +74,8 @@ class Way:
 class HttpBackend(Backend):
     """A model behind somebody else's server. Requests run together, as many as the client allows."""
 
+    waits_elsewhere = True
+
     def __init__(self, connection: Connection, way: Way, *, max_length: int | None) -> None:
         self.connection = connection
         self.way = way

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from reward_hub.base import CallOptions, Result
 from reward_hub.bench.item_rows import Scored, error_of, failure, totals
 from reward_hub.bench.items import Item
 from reward_hub.errors import InvalidConversationError, JudgeParseError, RewardHubError
 from reward_hub.ranking import ALL_PAIRS, rank_by_comparing
+from reward_hub.reward_model import CallOptions, Result, required, sound
 from reward_hub.types import Pair, ScoreDetails
+from reward_hub.work import Work, run
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -35,7 +36,7 @@ def compare_items(rm: BaseRM, items: Sequence[Item]) -> list[Scored]:
 def _answers(rm: BaseRM, pairs: Sequence[Pair], *, both_orders: bool) -> list[Result]:
     if not pairs:
         return []
-    return rm._compare_many(pairs, both_orders, CallOptions(on_error="none", first_index=0))
+    return rm.compare_pairs(pairs, both_orders, CallOptions())
 
 
 def _not_comparable(item: Item) -> Scored | None:
@@ -76,7 +77,7 @@ def _both_orders(first: Result, second: Result) -> Scored:
 
 
 def _rank_all(rm: BaseRM, items: Sequence[Item]) -> list[Scored]:
-    if getattr(rm, "mode", None) == "listwise":
+    if rm.capabilities.ranks_lists:
         return [_ranked(item, partial(_listed, rm, item)) for item in items]
     duels = [_duels_of(item) for item in items]
     # In both orders whatever the model was set up for: a judge that is asked in one shows its bias for a place.
@@ -113,18 +114,14 @@ def _by_duels(
 ) -> tuple[list[float], list[dict[str, Any]]]:
     parts: list[dict[str, Any]] = []
 
-    def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
-        asked = [pair for pair in pairs if (pair.a, pair.b) not in known]
-        answers = iter(_answers(rm, asked, both_orders=True))
+    def compare(pairs: Sequence[Pair]) -> Work[list[Result]]:
+        unknown = [pair for pair in pairs if (pair.a, pair.b) not in known]
+        answers = iter((yield from rm.comparison_of(unknown, True, CallOptions())) if unknown else [])
         results = [known[pair.a, pair.b] if (pair.a, pair.b) in known else next(answers) for pair in pairs]
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-        told = [result for result in results if isinstance(result, ScoreDetails)]
-        parts.extend(details.to_dict() for details in told)
-        return told
+        parts.extend(details.to_dict() for details in sound(results))
+        return results
 
-    return list(rank_by_comparing(compare, item.prompt, _responses_in(item)).scores or ()), parts
+    return list(required(run(rank_by_comparing(compare, item.prompt, _responses_in(item)))).scores or ()), parts
 
 
 def _responses_in(item: Item) -> list[str]:

@@ -122,10 +122,8 @@ class ModelFacts:
 
 def facts_of(rm: BaseRM) -> ModelFacts:
     """The facts of a loaded model."""
-    # Only models over a family have a tokenizer of their own here.
-    setup = getattr(getattr(rm, "model", None), "setup", None)
-    template = getattr(getattr(setup, "tokenizer", None), "chat_template", None)
-    digest = None if template is None else hashlib.sha256(str(template).encode()).hexdigest()
+    template = rm.capabilities.chat_template
+    digest = None if template is None else hashlib.sha256(template.encode()).hexdigest()
     return ModelFacts(
         rm.name or type(rm).__name__, rm.kind, rm.family, rm.fingerprint, rm.higher_is_better, rm.max_length, digest
     )

@@ -71,20 +71,9 @@ def evaluate(
     scored = [result for window in _windows(items) for result in score_items(rm, window, step_delimiter=step_delimiter)]
     rows = [item_row(item, result, texts=texts) for item, result in zip(items, scored, strict=True)]
     rule = rule_of(suite, form, items)
-    options = default_options(suite, rule, judge=JUDGE_MODES.get(rm.kind) if _is_judge(rm) else None)
+    options = default_options(suite, rule, judge=JUDGE_MODES.get(rm.kind) if rm.capabilities.is_judge else None)
     found, rows = computed(rows, form=form, rule=rule, options=options | dict(rule_options or {}))
     return Evaluation(found["metrics"], rows, found["notes"])
-
-
-def _is_judge(rm: BaseRM) -> bool:
-    """Whether a judge answers, or judges alone do, behind whatever wrappers."""
-    from reward_hub.ensemble.ensemble_rm import EnsembleRM
-    from reward_hub.judge import LLMJudge
-    from reward_hub.wrapper_rm import WrapperRM
-
-    if isinstance(rm, EnsembleRM):
-        return all(_is_judge(member) for member, _ in rm.members)
-    return _is_judge(rm.rm) if isinstance(rm, WrapperRM) else isinstance(rm, LLMJudge)
 
 
 def load_items(

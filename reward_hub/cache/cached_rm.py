@@ -7,23 +7,24 @@ stand, the aggregation, both responses of a pair and whether both orders are jud
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import hashlib
 import json
 import math
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.cache.store import OnCorrupt, ScoreStore
 from reward_hub.errors import RewardHubError
 from reward_hub.fingerprints import Settings, derived_fingerprint, fingerprint_of, settings_of, settings_written
+from reward_hub.reward_model import CallOptions, Result
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.work import Work, in_thread
 from reward_hub.wrapper_rm import WrapperRM, refuse_own
 
 # Part of every key; raised when keys or entries change their form.
@@ -31,34 +32,24 @@ FORM = 1
 
 Key: TypeAlias = str | int
 """An entry's key; for what has none, its place in the call."""
-Call: TypeAlias = Literal["score", "compare", "rank"]
+CallName: TypeAlias = Literal["score", "compare", "rank"]
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """What one call asks: the key of each place, what is stored, and of the rest the first place of each key."""
+class _Lookup:
+    """What was found of the entries of one call.
+
+    Attributes:
+        keys: of each place.
+        stored: what is there.
+        missing: of the rest the first place of each key: what has to be asked of the model.
+    """
 
     keys: list[Key]
     stored: dict[Key, ScoreDetails]
     missing: dict[Key, int]
-
-    @property
-    def places(self) -> list[int]:
-        """What has to be asked of the model."""
-        return list(self.missing.values())
-
-    @contextmanager
-    def in_place(self, options: CallOptions) -> Iterator[None]:
-        """An error of the model, which is asked for fewer, gets its place in the caller's batch."""
-        try:
-            yield
-        except RewardHubError as error:
-            index, first = getattr(error, "index", None), options.first_index
-            if first is not None and isinstance(index, int) and 0 <= index - first < len(self.missing):
-                error.index = first + self.places[index - first]  # type: ignore[attr-defined]
-            raise
 
 
 class CachedRM(WrapperRM):
@@ -83,8 +74,6 @@ class CachedRM(WrapperRM):
         TypeError: the model cannot be identified.
         CacheError: the folder cannot be used, and `on_corrupt` is "raise".
     """
-
-    _sync_and_async = True
 
     def __init__(
         self,
@@ -121,7 +110,7 @@ class CachedRM(WrapperRM):
     def fingerprint(self) -> str:
         """The model's; asked for on first use, as it may take reading the weights, and after a training."""
         with self._lock:
-            n_trainings = self.rm._n_trainings()
+            n_trainings = self.rm.n_trainings
             if self._fingerprint is None or n_trainings != self._n_seen:
                 self._n_seen = n_trainings
                 if self._given_fingerprint is None:
@@ -159,101 +148,53 @@ class CachedRM(WrapperRM):
 
     # -- what is stored is read, the rest is asked of the model in one call ------------------------------------------
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         return self._through(
             "score",
             lambda: self._score_keys(conversations, options),
-            lambda places: self.rm._score_many([conversations[i] for i in places], options),
+            lambda places: self.rm.scoring_of([conversations[i] for i in places], options),
             options,
         )
 
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        return await self._athrough(
-            "score",
-            lambda: self._score_keys(conversations, options),
-            lambda places: self.rm._ascore_many([conversations[i] for i in places], options),
-            options,
-        )
-
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         refuse_own(self.rm, "compare")
-        if not _overrides(self.rm, "_compare_many", "_acompare_many"):
-            return super()._compare_many(pairs, both_orders, options)
+        if not self.capabilities.compares_itself:
+            return self._by_differences(pairs, options)
         return self._through(
             "compare",
             lambda: self._pair_keys(pairs, both_orders),
-            lambda places: self.rm._compare_many([pairs[i] for i in places], both_orders, options),
+            lambda places: self.rm.comparison_of([pairs[i] for i in places], both_orders, options),
             options,
         )
 
-    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        refuse_own(self.rm, "compare")
-        if not _overrides(self.rm, "_compare_many", "_acompare_many"):
-            return await super()._acompare_many(pairs, both_orders, options)
-        return await self._athrough(
-            "compare",
-            lambda: self._pair_keys(pairs, both_orders),
-            lambda places: self.rm._acompare_many([pairs[i] for i in places], both_orders, options),
-            options,
-        )
-
-    def _difference(self, a: Result, b: Result) -> Result:
-        result = super()._difference(a, b)
-        return result if isinstance(result, Exception) else _flagged(result, cached=_all_cached([a, b]))
-
-    def _ranking_of(self, results: Sequence[Result]) -> ScoreDetails:
-        return _flagged(super()._ranking_of(results), cached=_all_cached(results))
-
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         refuse_own(self.rm, "rank")
-        if not _ranks_itself(self.rm):
-            return super()._rank(prompt, responses)
-        ranked = self._through(
-            "rank",
-            lambda: self._rank_keys(prompt, responses),
-            lambda places: [self.rm._rank(prompt, responses)],
-            CallOptions(),
-        )
-        return _only(ranked)
+        if not self.capabilities.ranks_itself:
+            return (yield from self._by_scores(prompt, responses, options))
 
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        refuse_own(self.rm, "rank")
-        if not _ranks_itself(self.rm):
-            return await super()._arank(prompt, responses)
+        def ask(places: list[int]) -> Work[list[Result]]:
+            return [(yield from self.rm.ranking_of(prompt, responses, options))]
 
-        async def ask(places: list[int]) -> list[Result]:
-            return [await self.rm._arank(prompt, responses)]
+        (result,) = yield from self._through("rank", lambda: self._rank_keys(prompt, responses), ask, CallOptions())
+        return result
 
-        return _only(await self._athrough("rank", lambda: self._rank_keys(prompt, responses), ask, CallOptions()))
+    def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        return _flagged(super().join_details(parts), cached=all(part.extra["cached"] for part in parts))
 
     def _through(
         self,
-        call: Call,
+        call: CallName,
         keys: Callable[[], list[Key]],
-        ask: Callable[[list[int]], list[Result]],
+        ask: Callable[[list[int]], Work[list[Result]]],
         options: CallOptions,
-    ) -> list[Result]:
-        asked = self._look_up(keys(), options)
+    ) -> Work[list[Result]]:
+        # Files are read and written in other threads than an event loop's: a write may wait for other processes.
+        lookup = yield from in_thread(lambda: self._look_up(keys(), options))
         results: list[Result] = []
-        if asked.missing:
-            with asked.in_place(options), self._noting_what_it_writes():
-                results = ask(asked.places)
-        return self._finish(call, asked, results)
-
-    async def _athrough(
-        self,
-        call: Call,
-        keys: Callable[[], list[Key]],
-        ask: Callable[[list[int]], Awaitable[list[Result]]],
-        options: CallOptions,
-    ) -> list[Result]:
-        # Files are read and written in other threads: a write may wait for other processes.
-        asked = await asyncio.to_thread(lambda: self._look_up(keys(), options))
-        results: list[Result] = []
-        if asked.missing:
-            with asked.in_place(options), self._noting_what_it_writes():
-                results = await ask(asked.places)
-        return await asyncio.to_thread(self._finish, call, asked, results)
+        if lookup.missing:
+            with self._noting_what_it_writes():
+                results = yield from ask(list(lookup.missing.values()))
+        return (yield from in_thread(lambda: self._finish(call, lookup, results)))
 
     @contextmanager
     def _noting_what_it_writes(self) -> Iterator[None]:
@@ -267,7 +208,7 @@ class CachedRM(WrapperRM):
             if first:
                 settings_written(first=first, before=before)
 
-    def _look_up(self, keys: list[Key], options: CallOptions) -> _Asked:
+    def _look_up(self, keys: list[Key], options: CallOptions) -> _Lookup:
         stored: dict[Key, ScoreDetails] = {}
         missing: dict[Key, int] = {}
         for place, key in enumerate(keys):
@@ -280,13 +221,12 @@ class CachedRM(WrapperRM):
         with self._lock:
             self._n_hits += len(keys) - len(missing)
             self._n_misses += len(missing)
-        if options.progress is not None:
-            options.progress(len(keys) - len(missing))
-        return _Asked(keys, stored, missing)
+        options.done(len(keys) - len(missing))
+        return _Lookup(keys, stored, missing)
 
-    def _finish(self, call: Call, asked: _Asked, results: Sequence[Result]) -> list[Result]:
+    def _finish(self, call: CallName, lookup: _Lookup, results: Sequence[Result]) -> list[Result]:
         """Keep what the model gave, and put every result in its places."""
-        fresh: dict[Key, Result] = dict(zip(asked.missing, results, strict=True))
+        fresh: dict[Key, Result] = dict(zip(lookup.missing, results, strict=True))
         texts = {}
         for key, result in fresh.items():
             if isinstance(result, Exception) or not isinstance(key, str):
@@ -299,11 +239,11 @@ class CachedRM(WrapperRM):
         if texts:
             self._store.set_many(texts)
         placed: list[Result] = []
-        for place, key in enumerate(asked.keys):
-            if key in asked.stored:
-                placed.append(_flagged(asked.stored[key], cached=True))
+        for place, key in enumerate(lookup.keys):
+            if key in lookup.stored:
+                placed.append(_flagged(lookup.stored[key], cached=True))
                 continue
-            result, first = fresh[key], asked.missing[key] == place
+            result, first = fresh[key], lookup.missing[key] == place
             if isinstance(result, Exception):
                 # Ours are told their place, each its own; a user's may be of a class that cannot be copied.
                 placed.append(copy.copy(result) if isinstance(result, RewardHubError) and not first else result)
@@ -311,7 +251,7 @@ class CachedRM(WrapperRM):
                 placed.append(_flagged(result, cached=not first))
         return placed
 
-    def _text_of(self, call: Call, details: ScoreDetails) -> str | None:
+    def _text_of(self, call: CallName, details: ScoreDetails) -> str | None:
         """The entry of a result; None, with a warning, for one that is not JSON."""
         fields = {name: value for name, value in vars(details).items() if value is not None}
         fields["score"] = float(details.score)
@@ -325,7 +265,7 @@ class CachedRM(WrapperRM):
     # -- keys ------------------------------------------------------------------------------------------------------
 
     def _score_keys(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Key]:
-        how = options.aggregation or self._default_aggregation() if self.kind == "process" else None
+        how = options.aggregation or self.capabilities.aggregation if self.kind == "process" else None
         return [
             self._key(place, "score", how, c.messages, c.steps, c.step_spans) for place, c in enumerate(conversations)
         ]
@@ -336,7 +276,7 @@ class CachedRM(WrapperRM):
     def _rank_keys(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> list[Key]:
         return [self._key(0, "rank", None, prompt, responses, None)]
 
-    def _key(self, place: int, call: Call, how: Any, messages: tuple[Message, ...], *asked: Any) -> Key:
+    def _key(self, place: int, call: CallName, how: Any, messages: tuple[Message, ...], *asked: Any) -> Key:
         fingerprint = self.fingerprint
         keyed_for, keyed = self._keyed
         if keyed_for != fingerprint:
@@ -372,28 +312,3 @@ def _details_of(text: str) -> ScoreDetails:
 
 def _flagged(details: ScoreDetails, *, cached: bool) -> ScoreDetails:
     return replace(details, extra={**details.extra, "cached": cached})
-
-
-def _all_cached(parts: Sequence[Result]) -> bool:
-    return all(isinstance(part, ScoreDetails) and part.extra["cached"] for part in parts)
-
-
-def _only(results: Sequence[Result]) -> ScoreDetails:
-    (result,) = results
-    assert isinstance(result, ScoreDetails)  # a model that cannot rank raises
-    return result
-
-
-def _overrides(rm: BaseRM, *methods: str) -> bool:
-    return any(getattr(type(rm), method) is not getattr(BaseRM, method) for method in methods)
-
-
-def _ranks_itself(rm: BaseRM) -> bool:
-    """Whether a ranking is more than the order of scores (pairwise models, judges of lists)."""
-    from reward_hub.models.remote_rm import RemoteRM
-
-    if isinstance(rm, RemoteRM):
-        return rm.kind == "pairwise"  # its methods are its own, but of other kinds it asks for the scores
-    if isinstance(rm, WrapperRM):
-        return _ranks_itself(rm.rm)
-    return _overrides(rm, "_rank", "_arank")

@@ -18,14 +18,17 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.base import BaseRM, CallOptions, ProgressBar, Result
+from reward_hub.base import BaseRM
 from reward_hub.calibration.fitting import Calibration, CalibrationReport, calibrate_margins, check_plan
 from reward_hub.calibration.maps import Method, map_from_dict
+from reward_hub.calls import ProgressBar
 from reward_hub.data.preferences import PreferencePair, preference_pair
 from reward_hub.errors import CheckpointError, InvalidConversationError, UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
 from reward_hub.numerics import sigmoid
-from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.reward_model import CallOptions, Capabilities, Result, at, first_failure, label_of, required
+from reward_hub.types import Pair, ScoreDetails
+from reward_hub.work import Work
 from reward_hub.wrapper_rm import WrapperRM, refuse_own
 
 FORMAT = 1
@@ -65,11 +68,14 @@ def calibrate(
     check_plan(len(pairs), method, n_folds, n_bins)
     parsed = [_pair_of(pair, f"pair {i}") for i, pair in enumerate(pairs)]
     one_order = rm.kind == "pairwise" and not both_orders
-    asked = [order for pair in parsed for order in ((pair, pair.swapped) if one_order else (pair,))]
+    orders = [order for pair in parsed for order in ((pair, pair.swapped) if one_order else (pair,))]
     with ProgressBar(2 * len(parsed), show_progress) as update:
-        options = CallOptions(batch_size=batch_size, progress=update, first_index=0)
-        results = rm._compare_many(asked, both_orders, options)
-    margins = np.array([_margin(result, rm.higher_is_better) for result in results]).reshape(len(parsed), -1)
+        options = CallOptions(batch_size=batch_size, progress=update, fail_fast=True)
+        results = rm.compare_pairs(orders, both_orders, options)
+    failure = first_failure(results)
+    if failure is not None:
+        raise at(failure[1], failure[0] // (len(orders) // len(parsed)))
+    margins = np.array([_margin(required(result), rm.higher_is_better) for result in results]).reshape(len(parsed), -1)
     if one_order:
         margins[:, 1:] *= -1.0
     return CalibratedRM(rm, calibrate_margins(margins, method, n_folds, n_bins), both_orders=both_orders)
@@ -81,8 +87,6 @@ class CalibratedRM(WrapperRM):
     `score`, `score_steps` and `rank` are those of the model itself: raw rewards in its own order. The details of
     `compare` hold the raw numbers, with `calibrated: true` and the model's own probability as `raw_probability`.
     """
-
-    _sync_and_async = True
 
     def __init__(self, rm: BaseRM, calibration: Calibration, *, both_orders: bool = False) -> None:
         super().__init__(rm)
@@ -117,44 +121,26 @@ class CalibratedRM(WrapperRM):
 
     # -- compare: the model's own margin, through the map ------------------------------------------------------------
 
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        results = self.rm._compare_many(pairs, self._orders(both_orders), options)
-        return [self._calibrated(result) for result in results]
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, compares_itself=True, calibrated=True)
 
-    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        results = await self.rm._acompare_many(pairs, self._orders(both_orders), options)
-        return [self._calibrated(result) for result in results]
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
+        results = yield from super().comparison_of(pairs, self._orders(both_orders), options)
+        return [result if isinstance(result, Exception) else self._calibrated(result) for result in results]
 
     def _orders(self, both_orders: bool) -> bool:
         if both_orders and not self.both_orders and self.kind == "pairwise":
             raise UnsupportedError(
-                f"{self._label()} was calibrated for one order of the responses, and both are asked for: "
+                f"{label_of(self)} was calibrated for one order of the responses, and both are asked for: "
                 "calibrate(..., both_orders=True)."
             )
         return self.both_orders
 
-    def _calibrated(self, result: Result) -> Result:
-        if isinstance(result, Exception):
-            return result
+    def _calibrated(self, result: ScoreDetails) -> ScoreDetails:
         probability = self.calibration.probability(_margin(result, self.higher_is_better))
         extra = {**result.extra, "calibrated": True, "raw_probability": result.score}
         return replace(result, score=probability, normalized_score=probability, extra=extra)
-
-    # -- everything else is the model's own --------------------------------------------------------------------------
-
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        return self.rm._score_many(conversations, options)
-
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        return await self.rm._ascore_many(conversations, options)
-
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        refuse_own(self.rm, "rank")
-        return self.rm._rank(prompt, responses)
-
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        refuse_own(self.rm, "rank")
-        return await self.rm._arank(prompt, responses)
 
 
 def load_calibration(path: str | Path, rm: BaseRM) -> CalibratedRM:
@@ -176,19 +162,17 @@ def load_calibration(path: str | Path, rm: BaseRM) -> CalibratedRM:
     own = fingerprint_of(rm)
     if fingerprint != own:
         raise CheckpointError(
-            f"{path} was fitted for {model!r} with the fingerprint {fingerprint}; {rm._label()!r} has {own} "
+            f"{path} was fitted for {model!r} with the fingerprint {fingerprint}; {label_of(rm)!r} has {own} "
             "(other weights, or loaded with other settings). Calibrate this model with calibrate(rm, pairs)."
         )
     return CalibratedRM(rm, calibration, both_orders=both_orders)
 
 
-def _margin(result: Result, higher_is_better: bool) -> float:
+def _margin(result: ScoreDetails, higher_is_better: bool) -> float:
     """By how much the first response leads: the logit of the model's probability.
 
     Where that is the sigmoid of a difference of scores, the difference itself: the sigmoid of 37 is 1.0 in a float.
     """
-    if isinstance(result, Exception):
-        raise result
     # Of a calibrated model the probability is another one, also where both are as good as 1.
     if result.scores is not None and len(result.scores) == 2 and not result.extra.get("calibrated"):
         margin = result.scores[0] - result.scores[1] if higher_is_better else result.scores[1] - result.scores[0]

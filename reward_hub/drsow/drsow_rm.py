@@ -6,15 +6,19 @@ models are given, or the strong one is trained: the weak one with an adapter, tu
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.errors import UnknownModelError, UnsupportedError
 from reward_hub.load_call import LoadCall
+from reward_hub.reward_model import CallOptions, Capabilities, Result
 from reward_hub.types import Conversation
+from reward_hub.work import Work, in_thread
 
 if TYPE_CHECKING:
     from reward_hub.drsow.saved import Record, Scoring, TrainingReport
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 # What an adapter runs on.
 _TRAINS_ON = ("auto", "transformers", "hf")
 _FOLDERS = ("strong", "weak", "base_model", "preference_data", "chat_template", "cache_dir")
+_ADDRESS = ("http://", "https://")
 
 
 class DrSow(BaseRM):
@@ -125,7 +130,7 @@ class DrSow(BaseRM):
             **engine_options,
         }
         self._trained: tuple[Path, Record] | None = None
-        self._times_trained = 0
+        self.n_trainings = 0
         self._loaded: BaseRM | None = None
         self._lock = threading.Lock()
         if type(self) is DrSow:
@@ -210,7 +215,7 @@ class DrSow(BaseRM):
         with self._lock:
             # The commit that was trained over, wherever a branch of that name moves to.
             self._trained, self._revision = trained, base.revision
-            self._times_trained += 1
+            self.n_trainings += 1
         return trained[1].report
 
     def _scoring_record(self, chat_template: str | None) -> Scoring:
@@ -296,17 +301,15 @@ class DrSow(BaseRM):
     def fingerprint(self) -> str:
         return self._models().fingerprint
 
-    def _n_trainings(self) -> int:
-        return self._times_trained
-
-    def _runs_on(self) -> dict[str, Any]:
-        return {"backend": self._load_method} if self._loaded is None else self._loaded._runs_on()
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
+        return {"backend": self._load_method} if self._loaded is None else self._loaded.runs_on
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
         """The call that made it, with what `train` or `load` left."""
         if self.load_call is None:
             return super().__reduce_ex__(protocol)
-        trained = {name: vars(self)[name] for name in ("_trained", "_revision", "_times_trained")}
+        trained = {name: vars(self)[name] for name in ("_trained", "_revision", "n_trainings")}
         return self.load_call.reduced(self, **trained)
 
     def close(self) -> None:
@@ -316,8 +319,21 @@ class DrSow(BaseRM):
                 self._loaded.close()
             self._loaded = None
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        return self._models()._score_many(conversations, options)
+    @property
+    def capabilities(self) -> Capabilities:
+        if self._loaded is not None:
+            return self._loaded.capabilities
+        # Not loaded just to be asked for this.
+        addresses = str(self._strong).startswith(_ADDRESS) or self._engine.get("api_base") is not None
+        return replace(
+            super().capabilities,
+            waits_elsewhere=addresses or self._load_method in ("api", "openai"),
+            score_range=(-math.inf, math.inf),
+        )
+
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
+        models = yield from in_thread(self._models)
+        return (yield from models.scoring_of(conversations, options))
 
     def _models(self) -> BaseRM:
         """Strong and weak model as one reward model; loaded on the first call."""
@@ -332,7 +348,7 @@ class DrSow(BaseRM):
 
         assert self._strong is not None
         strong, engine = self._strong, self._engine
-        if str(strong).startswith(("http://", "https://")):
+        if str(strong).startswith(_ADDRESS):
             if engine.get("api_base") is not None:
                 raise TypeError(f"strong={strong!r} is an address, and so is api_base=; give one of them.")
             strong, engine = "", {**engine, "api_base": strong}

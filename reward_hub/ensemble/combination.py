@@ -12,12 +12,12 @@ from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
-from reward_hub.base import CallOptions, Result
 from reward_hub.ensemble.members import Member
 from reward_hub.ensemble.normalization import Statistics, normalized
 from reward_hub.ensemble.reduction import Floats, Reduction, ranks
 from reward_hub.errors import BackendError, RewardHubError
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
+from reward_hub.reward_model import Result, failure_among, required
 from reward_hub.types import Conversation, Kind, ScoreDetails, joined_details
 
 T = TypeVar("T")
@@ -175,9 +175,10 @@ class Combination:
             try:
                 present[member.place] = read(member)
             except Exception as error:  # a member of a user's own may fail in any way
-                if self.quorum is None:
-                    raise
                 failed[member.place] = error
+        failure = failure_among(failed.values())
+        if self.quorum is None and failure is not None:
+            raise failure
         if self.quorum is not None and len(present) < self.quorum:
             reasons = "; ".join(
                 f"{self.members[place].name}: {type(error).__name__}: {_message(error)}"
@@ -272,18 +273,13 @@ def joined_responses(parts: Sequence[ScoreDetails]) -> ScoreDetails:
     return replace(joined_details(parts), extra={"members": entries, "spread": sum(spread) / len(spread)})
 
 
-def one_by_one(n: int, combine: Callable[[int], ScoreDetails], options: CallOptions) -> list[Result]:
-    """The results of `combine`; failures get their place in the batch, and are results with on_error="none"."""
+def one_by_one(n: int, combine: Callable[[int], ScoreDetails]) -> list[Result]:
+    """The results of `combine` for each place; a failure is its place's result."""
     results: list[Result] = []
     for i in range(n):
         try:
             results.append(combine(i))
-        except Exception as error:
-            placed = options.first_index is not None and getattr(error, "index", 0) is None
-            if isinstance(error, RewardHubError) and placed:
-                error.index = (options.first_index or 0) + i  # type: ignore[attr-defined]
-            if options.on_error == "raise":
-                raise
+        except Exception as error:  # a member of a user's own may have failed in any way
             results.append(error)
     return results
 
@@ -292,13 +288,6 @@ def _votes(raw: ByPlace[list[Floats]], how: str) -> ByPlace[list[Floats]]:
     """For each member and response [1]: the share of the other responses that it is better than."""
     single = [[aggregate(values.tolist(), how) for values in each] for each in raw.values()]
     return {place: list(row[:, None]) for place, row in zip(raw, ranks(np.array(single)), strict=True)}
-
-
-def required(result: Result) -> ScoreDetails:
-    """The details, or the failure raised."""
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def _message(error: Exception) -> str:

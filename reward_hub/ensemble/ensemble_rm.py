@@ -19,15 +19,16 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 
 from reward_hub.aggregation import AggregationMethod, aggregation_name
-from reward_hub.base import BaseRM, CallOptions, Messages, ProgressBar, Result
-from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values, required
-from reward_hub.ensemble.dispatch import Answers, Question, SharedProgress, aasked, asked, comparing, ranking, scoring
-from reward_hub.ensemble.members import Member, is_calibrated, kind_of, score_range_of
+from reward_hub.base import BaseRM
+from reward_hub.calls import Messages, ProgressBar, batch_call, raise_first, steps_call
+from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values
+from reward_hub.ensemble.dispatch import MemberResults, SharedProgress, asked, comparing, ranking, scoring
+from reward_hub.ensemble.members import Member, kind_of
 from reward_hub.ensemble.normalization import (
     NEED_STATISTICS,
     NORMALIZATIONS,
@@ -40,12 +41,23 @@ from reward_hub.ensemble.reduction import WITHOUT_WEIGHTS, Reduction
 from reward_hub.errors import UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
 from reward_hub.numerics import sigmoid
+from reward_hub.reward_model import (
+    CallOptions,
+    Capabilities,
+    Result,
+    at,
+    each,
+    first_failure,
+    in_places,
+    required,
+    sound,
+)
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.work import Work, run
 from reward_hub.wrapper_rm import refuse_own
 
 logger = logging.getLogger(__name__)
 
-Finish: TypeAlias = Callable[[Answers], list[Result]]
 _UNBOUNDED = (-math.inf, math.inf)
 # Of values below zero a product has no direction: two bad steps would make a good one.
 _NOT_OF_ZSCORES = ("product", "geometric_mean")
@@ -75,8 +87,6 @@ class EnsembleRM(BaseRM):
     Attributes:
         members: tuple of (rm, weight), as given. `close()` closes them.
     """
-
-    _sync_and_async = True
 
     def __init__(
         self,
@@ -108,7 +118,7 @@ class EnsembleRM(BaseRM):
         self._aggregation = self._of_process_members(
             "aggregation",
             None if aggregation is None else aggregation_name(aggregation),
-            lambda rm: rm._default_aggregation(),
+            lambda rm: rm.capabilities.aggregation,
         )
         delimiter = self._of_process_members("step_delimiter", step_delimiter, lambda rm: rm.step_delimiter)
         self.step_delimiter = BaseRM.step_delimiter if delimiter is None else delimiter
@@ -137,11 +147,23 @@ class EnsembleRM(BaseRM):
             return (0.0, 1.0)
         if self._scale is not None:
             return _UNBOUNDED
-        known = {score_range_of(member.rm) for member in self._members}
+        known = {member.score_range for member in self._members}
         return (next(iter(known)) if len(known) == 1 else None) or _UNBOUNDED
 
-    def _n_trainings(self) -> int:
-        return sum(member.rm._n_trainings() for member in self._members)
+    @property
+    def n_trainings(self) -> int:  # type: ignore[override]
+        return sum(member.rm.n_trainings for member in self._members)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        members = [member.rm.capabilities for member in self._members]
+        own = super().capabilities
+        return replace(
+            own,
+            aggregation=self._aggregation or own.aggregation,
+            is_judge=all(member.is_judge for member in members),
+            waits_elsewhere=all(member.waits_elsewhere for member in members),
+        )
 
     @property
     def fingerprint(self) -> str:
@@ -192,15 +214,16 @@ class EnsembleRM(BaseRM):
         self._require_fittable()
         batch: list[Any] = list(conversations)
         by_steps = self.kind == "process"
-        if by_steps and batch and isinstance(batch[0], Mapping):
-            parsed = self._steps_call(batch, None, CallOptions(first_index=0), False).conversations
-        else:
-            parsed = self._batch_call(batch).conversations
+        call = (steps_call if by_steps and batch and isinstance(batch[0], Mapping) else batch_call)(self, batch)
+        parsed = call.conversations
         with ProgressBar(len(parsed), show_progress) as update:
-            options = CallOptions(batch_size=batch_size, first_index=0, progress=update)
+            options = CallOptions(batch_size=batch_size, progress=update, fail_fast=True)
             progress = self._progress(options, len(parsed))
-            answers = asked(self._members, scoring(parsed, replace(options, progress=progress), by_steps=by_steps))
+            inside = replace(options, progress=progress)
+            answers = run(asked(self._members, len(parsed), inside, scoring(parsed, inside, by_steps=by_steps)))
             progress.finish()
+        for results in answers:
+            raise_first(results)
         fitted = []
         for member, results in zip(self._members, answers, strict=True):
             scores = [raw_values(member, *pair, by_step=by_steps) for pair in zip(parsed, results, strict=True)]
@@ -253,100 +276,86 @@ class EnsembleRM(BaseRM):
 
     # -- inside: scores ----------------------------------------------------------------------------------------------
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        question, finish = self._scoring(conversations, options)
-        return finish(asked(self._members, question))
-
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        question, finish = self._scoring(conversations, options)
-        return finish(await aasked(self._members, question))
-
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        question, finish = self._comparison(pairs, both_orders, options)
-        return finish(asked(self._members, question))
-
-    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        question, finish = self._comparison(pairs, both_orders, options)
-        return finish(await aasked(self._members, question))
-
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        question, finish = self._ranking(prompt, responses)
-        return required(finish(asked(self._members, question))[0])
-
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        question, finish = self._ranking(prompt, responses)
-        return required(finish(await aasked(self._members, question))[0])
-
-    def _scoring(self, conversations: Sequence[Conversation], options: CallOptions) -> tuple[Question, Finish]:
-        """What members are asked for scores, and what is made of their answers."""
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         self._require_statistics()
         how = self._how(options)
         combination = self._combination()
-        progress = self._progress(options, len(conversations))
-        question = scoring(conversations, self._for_members(options, progress), by_steps=self.kind == "process")
+        answers = yield from self._scores(conversations, options)
 
-        def finish(answers: Answers) -> list[Result]:
-            def one(i: int) -> ScoreDetails:
-                its = [results[i : i + 1] for results in answers]
-                return combination.responses(conversations[i : i + 1], its, how, among=False)[0]
+        def one(i: int) -> ScoreDetails:
+            return combination.responses(conversations[i : i + 1], _at(answers, i, i + 1), how, among=False)[0]
 
-            progress.finish()
-            return one_by_one(len(conversations), one, options)
+        return one_by_one(len(conversations), one)
 
-        return question, finish
-
-    def _comparison(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> tuple[Question, Finish]:
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
+        if self.kind != "pairwise":
+            return (yield from self._differences(pairs, options))
+        for member in self._members:
+            refuse_own(member.rm, "compare")
         combination = self._combination()
         progress = self._progress(options, len(pairs))
-        if self.kind == "pairwise":
-            for member in self._members:
-                refuse_own(member.rm, "compare")
-            question = comparing(pairs, both_orders, self._for_members(options, progress))
+        inside = self._for_members(options, progress)
+        answers = yield from asked(self._members, len(pairs), inside, comparing(pairs, both_orders, inside))
+        progress.finish()
+        return one_by_one(len(pairs), lambda i: combination.pair([results[i] for results in answers]))
 
-            def pairwise(answers: Answers, i: int) -> ScoreDetails:
-                return combination.pair([results[i] for results in answers])
-
-            return question, self._of_pairs(pairwise, len(pairs), options, progress)
-        self._require_statistics(among=True)
-        how = self._how(options)
-        responses = [(pair.prompt, text) for pair in pairs for text in (pair.a, pair.b)]
-        # The members' places are of responses, two a pair: they would mislead.
-        inside = replace(self._for_members(options, progress), first_index=None)
-        single = [Conversation((*prompt, Message("assistant", text))) for prompt, text in responses]
-        single = self._with_steps(single, inside)
-        question = scoring(single, inside, by_steps=self.kind == "process")
-
-        def difference(answers: Answers, i: int) -> ScoreDetails:
-            both = slice(2 * i, 2 * i + 2)
-            a, b = combination.responses(single[both], [results[both] for results in answers], how, among=True)
-            probability = sigmoid(a.score - b.score)
-            return replace(joined_responses([a, b]), score=probability, normalized_score=probability)
-
-        return question, self._of_pairs(difference, len(pairs), options, progress)
-
-    def _of_pairs(
-        self, combine: Callable[[Answers, int], ScoreDetails], n: int, options: CallOptions, progress: SharedProgress
-    ) -> Finish:
-        def finish(answers: Answers) -> list[Result]:
-            progress.finish()
-            return one_by_one(n, lambda i: combine(answers, i), options)
-
-        return finish
-
-    def _ranking(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> tuple[Question, Finish]:
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         combination = self._combination()
-        options = CallOptions(first_index=0)
-        inside = self._for_members(options, None)
         if self.kind == "pairwise":
             for member in self._members:
                 refuse_own(member.rm, "rank")
-            question = ranking(prompt, responses, inside)
-            return question, lambda answers: [combination.ranking([results[0] for results in answers], len(responses))]
+            inside = self._for_members(options, None)
+            answers = yield from asked(self._members, 1, inside, ranking(prompt, responses, inside))
+            (result,) = one_by_one(
+                1, lambda i: combination.ranking([results[i] for results in answers], len(responses))
+            )
+            return result
         self._require_statistics(among=True)
         how = self._how(options)
-        candidates = self._candidates(prompt, responses, options)
-        question = scoring(candidates, inside, by_steps=self.kind == "process")
-        return question, lambda answers: [joined_responses(combination.responses(candidates, answers, how, among=True))]
+        candidates = each([_candidate(prompt, text) for text in responses], self.with_steps)
+        failure = first_failure(candidates)
+        if failure is not None:
+            return at(failure[1], failure[0])
+        able = sound(candidates)
+        answers = yield from self._scores(able, replace(options, progress=None))
+        (result,) = one_by_one(1, lambda _: joined_responses(combination.responses(able, answers, how, among=True)))
+        return result
+
+    def _differences(self, pairs: Sequence[Pair], options: CallOptions) -> Work[list[Result]]:
+        """Comparisons of an ensemble that scores: both responses of a pair are held against each other."""
+        self._require_statistics(among=True)
+        how = self._how(options)
+        combination = self._combination()
+        single = [_candidate(pair.prompt, text) for pair in pairs for text in (pair.a, pair.b)]
+        candidates = each(single, self.with_steps, fail_fast=options.fail_fast)
+        if options.fail_fast and first_failure(candidates) is not None:
+            answers: MemberResults = []
+        else:
+            scores = yield from self._scores(sound(candidates), options, n=len(pairs))
+            answers = [in_places(candidates, results) for results in scores]
+
+        def one(i: int) -> ScoreDetails:
+            both = [required(candidate) for candidate in candidates[2 * i : 2 * i + 2]]
+            a, b = combination.responses(both, _at(answers, 2 * i, 2 * i + 2), how, among=True)
+            probability = sigmoid(a.score - b.score)
+            return replace(joined_responses([a, b]), score=probability, normalized_score=probability)
+
+        return one_by_one(len(pairs), one)
+
+    def _scores(
+        self, conversations: Sequence[Conversation], options: CallOptions, *, n: int | None = None
+    ) -> Work[MemberResults]:
+        """Every member's scores.
+
+        Args:
+            n: how many items the caller counts them as, for its progress; by default one each.
+        """
+        progress = self._progress(options, len(conversations) if n is None else n)
+        inside = self._for_members(options, progress)
+        question = scoring(conversations, inside, by_steps=self.kind == "process")
+        answers = yield from asked(self._members, len(conversations), inside, question)
+        progress.finish()
+        return answers
 
     def _combination(self) -> Combination:
         needed = None if self.on_member_error == "raise" else _needed(self.quorum, len(self._members))
@@ -362,9 +371,9 @@ class EnsembleRM(BaseRM):
         )
 
     def _for_members(self, options: CallOptions, progress: SharedProgress | None) -> CallOptions:
-        """A member's failure is raised at once only where it is the ensemble's."""
-        alone = options.on_error == "none" or self.on_member_error == "skip"
-        return replace(options, on_error="none" if alone else "raise", aggregation=None, progress=progress)
+        """A member's failure ends the call only where it is the ensemble's."""
+        fail_fast = options.fail_fast and self.on_member_error == "raise"
+        return replace(options, fail_fast=fail_fast, aggregation=None, progress=progress)
 
     def _progress(self, options: CallOptions, n: int) -> SharedProgress:
         return SharedProgress(options.progress, n_members=len(self._members), n_conversations=n)
@@ -376,12 +385,9 @@ class EnsembleRM(BaseRM):
         """How a score by itself is normalised: under "vote" it is its rank among the fitted scores."""
         return "rank" if self.reduction.name == "vote" and self.kind != "pairwise" else self.normalize
 
-    def _default_aggregation(self) -> str:
-        return self._aggregation or super()._default_aggregation()
-
     def _how(self, options: CallOptions) -> str:
         """How step scores become the score."""
-        how = options.aggregation or self._default_aggregation()
+        how = options.aggregation or self.capabilities.aggregation
         if self.kind == "process" and self._scale == "zscore" and how in _NOT_OF_ZSCORES:
             raise UnsupportedError(
                 f"The {how} of z-scores has no direction, for they may be negative: two bad steps would make a good "
@@ -428,7 +434,7 @@ class EnsembleRM(BaseRM):
             logger.warning("%s: normalize=%r has no part in a vote, which takes ranks.", self.name, self.normalize)
         if self.kind == "pairwise":
             return
-        calibrated = [member.name for member in self._members if is_calibrated(member.rm)]
+        calibrated = [member.name for member in self._members if member.rm.capabilities.calibrated]
         if calibrated:
             logger.warning(
                 "%s: compare is made of scores, in which the calibration of %s has no part; calibrate the ensemble.",
@@ -437,7 +443,7 @@ class EnsembleRM(BaseRM):
             )
         if self._scale is not None:
             return
-        ranges = [(member.name, score_range_of(member.rm)) for member in self._members]
+        ranges = [(member.name, member.score_range) for member in self._members]
         known = [(name, low_high) for name, low_high in ranges if low_high is not None]
         if len({low_high for _, low_high in known}) > 1:
             logger.warning(
@@ -445,6 +451,15 @@ class EnsembleRM(BaseRM):
                 self.name,
                 ", ".join(f"{name} {low_high}" for name, low_high in known),
             )
+
+
+def _candidate(prompt: tuple[Message, ...], response: str) -> Conversation:
+    return Conversation((*prompt, Message("assistant", response)))
+
+
+def _at(answers: MemberResults, start: int, stop: int) -> MemberResults:
+    """The members' results at these places."""
+    return [results[start:stop] for results in answers]
 
 
 def _checked_quorum(quorum: Any, on_member_error: str, *, n_members: int) -> int | float:

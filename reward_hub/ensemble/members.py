@@ -1,4 +1,4 @@
-"""The members of an ensemble: who they are, what kind of ensemble they make, where they run, how far scores reach."""
+"""The members of an ensemble, and what kind of ensemble they make."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from reward_hub.base import BaseRM
 from reward_hub.errors import UnsupportedError
+from reward_hub.reward_model import label_of
 from reward_hub.types import Kind
-from reward_hub.wrapper_rm import WrapperRM
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +33,14 @@ class Member:
         if not isinstance(rm, BaseRM):
             raise TypeError(f"Member {place} is {type(rm).__name__}; give a BaseRM, or a pair of one and its weight.")
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real):
-            raise TypeError(f"Member {place} ({rm._label()}) has the weight {weight!r}; a number is needed.")
+            raise TypeError(f"Member {place} ({label_of(rm)}) has the weight {weight!r}; a number is needed.")
         if not 0 < (number := float(weight)) < math.inf:
-            raise TypeError(f"Member {place} ({rm._label()}) has the weight {weight}; it must be positive and finite.")
+            raise TypeError(f"Member {place} ({label_of(rm)}) has the weight {weight}; it must be positive and finite.")
         return cls(rm, number, place)
 
     @property
     def name(self) -> str:
-        return self.rm._label()
+        return label_of(self.rm)
 
     @property
     def sign(self) -> float:
@@ -49,12 +49,16 @@ class Member:
 
     @property
     def on_server(self) -> bool:
-        return asks_a_server(self.rm)
+        return self.rm.capabilities.waits_elsewhere
 
     @property
-    def gives_steps(self) -> bool:
-        """Whether it scores each step."""
-        return self.rm.kind == "process" and gives_steps(self.rm)
+    def score_range(self) -> tuple[float, float] | None:
+        """Between which numbers its scores lie, higher being better; None where that is not known."""
+        known = self.rm.capabilities.score_range
+        if known is None:
+            return None
+        low, high = map(float, known)
+        return (low, high) if self.rm.higher_is_better else (-high, -low)
 
 
 def kind_of(members: Sequence[Member]) -> Kind:
@@ -71,58 +75,4 @@ def kind_of(members: Sequence[Member]) -> Kind:
         )
     if n_pairwise:
         return "pairwise"
-    return "process" if all(member.gives_steps for member in members) else "outcome"
-
-
-def gives_steps(rm: BaseRM) -> bool:
-    """Whether a process model scores each step; one of a user's may override `score` or the like alone."""
-    from reward_hub.models.remote_rm import RemoteRM
-
-    if isinstance(rm, WrapperRM):
-        return gives_steps(rm.rm)
-    if isinstance(rm, RemoteRM):
-        return rm.info.splits_steps
-    if "score_steps" in rm._own:
-        return True
-    return "score" not in rm._own and bool({"_score_many", "_ascore_many"} & rm._own)
-
-
-def asks_a_server(rm: BaseRM) -> bool:
-    """Whether a model waits for another process more than it computes; a wrapper does what its model does."""
-    members = getattr(rm, "members", None)
-    if isinstance(members, tuple):
-        return all(asks_a_server(member) for member, _ in members)
-    for inner in (getattr(rm, "rm", None), getattr(rm, "_rm", None)):
-        if isinstance(inner, BaseRM):
-            return asks_a_server(inner)
-    engine = getattr(getattr(getattr(rm, "model", None), "backend", None), "info", None)
-    if engine is not None:
-        return bool(engine.name == "api")
-    return bool({"_ascore_many", "ascore"} & rm._own)
-
-
-def is_calibrated(rm: BaseRM) -> bool:
-    """Whether its `compare` is another one than that of its scores."""
-    from reward_hub.calibration.calibrated_rm import CalibratedRM
-
-    return isinstance(rm, CalibratedRM) or (isinstance(rm, WrapperRM) and is_calibrated(rm.rm))
-
-
-def score_range_of(rm: BaseRM) -> tuple[float, float] | None:
-    """Between which numbers a model's scores lie, higher being better; None where that is not known."""
-    low_high = _declared_range(rm)
-    if low_high is None:
-        return None
-    low, high = low_high
-    return (low, high) if rm.higher_is_better else (-high, -low)
-
-
-def _declared_range(rm: BaseRM) -> tuple[float, float] | None:
-    from reward_hub.registry import families
-
-    # An ensemble says it itself; for a loaded model its family does, for a judge its form.
-    for owner in (rm, getattr(rm, "model", None), getattr(rm, "form", None)):
-        declared: Any = getattr(owner, "score_range", None)
-        if isinstance(declared, tuple) and len(declared) == 2:
-            return float(declared[0]), float(declared[1])
-    return next((family.score_range for family in families() if family.name == rm.family), None)
+    return "process" if all(member.rm.capabilities.scores_steps for member in members) else "outcome"

@@ -88,7 +88,7 @@ class RewardHubPRM:
                 f"{rm.name or type(rm).__name__} is not a process reward model: it cannot score partial answers. "
                 "RewardHubORM takes it, for BestOfN."
             )
-        how = rm._default_aggregation() if aggregation is None else aggregation_name(aggregation)
+        how = rm.capabilities.aggregation if aggregation is None else aggregation_name(aggregation)
         if how == "sum":
             raise UnsupportedError(
                 "The sum of step scores is not a probability, and its_hub needs one in [0, 1]: give another "

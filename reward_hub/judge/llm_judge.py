@@ -9,7 +9,6 @@ without a verdict want it, and makes one score of the verdicts.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import dataclasses
 import hashlib
@@ -19,7 +18,8 @@ from dataclasses import replace
 from typing import Any, Literal, SupportsIndex, TypeVar
 
 from reward_hub.aggregation import aggregation_name
-from reward_hub.base import BaseRM, CallOptions, Messages, Result
+from reward_hub.base import BaseRM
+from reward_hub.calls import Messages
 from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import (
     InvalidConversationError,
@@ -39,9 +39,10 @@ from reward_hub.judge.rubrics.fencing import text_of
 from reward_hub.judge.rubrics.rubric import Rubric
 from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
 from reward_hub.load_call import LoadCall
-from reward_hub.loops import in_order, run_sync
 from reward_hub.ranking import rank_by_comparing
+from reward_hub.reward_model import CallOptions, Capabilities, Result, gathered
 from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.work import Work, awaited
 
 TIMEOUT_S = 120.0
 MAX_RETRIES = 4
@@ -188,7 +189,8 @@ class LLMJudge(BaseRM):
                 LLMJudge, given, self, keys=("api_key",), folders=("model",), by_name=("engine",)
             )
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return {"backend": "vllm" if isinstance(self._client, VllmChat) else "api", "at": self.place}
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
@@ -289,9 +291,21 @@ class LLMJudge(BaseRM):
         other._top_n = top_n
         return other
 
-    # -- what BaseRM asks for --------------------------------------------------------------------------------------
+    # -- the inner protocol ----------------------------------------------------------------------------------------
 
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(
+            super().capabilities,
+            aggregation=self._aggregation,
+            compares_itself=self.kind == "pairwise",
+            ranks_itself=self.kind == "pairwise",
+            ranks_lists=self.mode == "listwise",
+            is_judge=True,
+            score_range=self.form.score_range,
+        )
+
+    async def ascore_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         async def one(conversation: Conversation) -> ScoreDetails:
             task = self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
             judgement = await self._judging.judge(task)
@@ -299,48 +313,48 @@ class LLMJudge(BaseRM):
 
         return await _each(conversations, one, options)
 
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        return run_sync(self._acompare_many(pairs, both_orders, options))
-
-    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         if self.kind != "pairwise":
-            single = [
-                Conversation((*pair.prompt, Message("assistant", text))) for pair in pairs for text in (pair.a, pair.b)
-            ]
-            results = await self._ascore_many(self._with_steps(single, options), options)
-            return [self._difference(a, b) for a, b in zip(results[::2], results[1::2], strict=True)]
+            return super().comparison_of(pairs, both_orders, options)
 
         async def one(pair: Pair) -> ScoreDetails:
-            task = self._task(pair.prompt, (pair.a, pair.b))
-            return self._pair_details(await self._judging.judge(task, both_orders=both_orders))
+            return self._pair_details(await self._judging.judge(self._pair_task(pair), both_orders=both_orders))
 
-        return await _each(pairs, one, options)
+        return awaited(lambda: _each(pairs, one, options))
 
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        return run_sync(self._arank(prompt, responses))
-
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         if self.kind != "pairwise":
-            return await super()._arank(prompt, responses)
+            return (yield from super().ranking_of(prompt, responses, options))
         if len(set(responses)) == 1:
             # Equal texts need no judge.
             return replace(self._details.bare(0.5), scores=[0.5] * len(responses))
         if self.mode == "listwise":
-            return self._details.of_list(await self._judging.judge(self._task(prompt, tuple(responses))))
+
+            async def one(texts: Sequence[str]) -> ScoreDetails:
+                return self._details.of_list(await self._judging.judge(self._task(prompt, tuple(texts))))
+
+            return (yield from awaited(lambda: _each([responses], one, options)))[0]
+        return (yield from self._ranking_by_comparing(prompt, responses, options))
+
+    def _ranking_by_comparing(
+        self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions
+    ) -> Work[Result]:
         judgements: list[Judgement] = []
 
-        def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
-            tasks = [self._task(pair.prompt, (pair.a, pair.b)) for pair in pairs]
-            together = run_sync(in_order([self._judging.judge(task) for task in tasks]))
-            judgements.extend(together)
-            return [self._pair_details(one) for one in together]
+        async def one(pair: Pair) -> ScoreDetails:
+            judgements.append(await self._judging.judge(self._pair_task(pair)))
+            return self._pair_details(judgements[-1])
 
-        # Its rounds wait for one another, and it is not written for an event loop.
-        details = await asyncio.to_thread(rank_by_comparing, compare, prompt, responses)
-        usage = Usage.total([one.usage for one in judgements])
-        return replace(details, extra={**details.extra, "usage": usage.to_dict()})
+        def compare(pairs: Sequence[Pair]) -> Work[list[Result]]:
+            return awaited(lambda: _each(pairs, one, options))
 
-    def _joined(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        ranking = yield from rank_by_comparing(compare, prompt, responses)
+        if isinstance(ranking, Exception):
+            return ranking
+        usage = Usage.total([judgement.usage for judgement in judgements])
+        return replace(ranking, extra={**ranking.extra, "usage": usage.to_dict()})
+
+    def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return self._details.of_several(parts)
 
     def _pair_details(self, judgement: Judgement) -> ScoreDetails:
@@ -349,10 +363,10 @@ class LLMJudge(BaseRM):
             self._positions.add(position)
         return self._details.of_pair(judgement)
 
-    def _default_aggregation(self) -> str:
-        return self._aggregation
-
     # -- one judgement -----------------------------------------------------------------------------------------------
+
+    def _pair_task(self, pair: Pair) -> JudgeTask:
+        return self._task(pair.prompt, (pair.a, pair.b))
 
     def _task(
         self, prompt: Sequence[Message], responses: tuple[str, ...], conversation: Conversation | None = None
@@ -464,22 +478,17 @@ def _reference_in(messages: Sequence[Message]) -> str | None:
 async def _each(
     items: Sequence[T], judge: Callable[[T], Awaitable[ScoreDetails]], options: CallOptions
 ) -> list[Result]:
-    """Judge all items at once; the first failure is raised, or each is its item's result."""
+    """Judge all items at once; a failure is its item's result."""
 
-    async def one(place: int, item: T) -> Result:
+    async def one(item: T) -> list[Result]:
         try:
-            return await judge(item)
+            return [await judge(item)]
         except RewardHubError as error:
-            if hasattr(error, "index"):
-                error.index = None if options.first_index is None else options.first_index + place
-            if options.on_error == "raise":
-                raise
-            return error
+            return [error]
         finally:
-            if options.progress is not None:
-                options.progress(1)
+            options.done()
 
-    return await in_order([one(place, item) for place, item in enumerate(items)])
+    return await gathered([one(item) for item in items], [1] * len(items), options)
 
 
 def _first(ranking: Any, n: int | None) -> Any:

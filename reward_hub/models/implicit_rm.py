@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 
 from reward_hub.backends.base import require_finite
-from reward_hub.base import BaseRM, CallOptions, Result
-from reward_hub.errors import BackendError, CheckpointError, InputTooLongError, InvalidConversationError
+from reward_hub.base import BaseRM
+from reward_hub.errors import CheckpointError, InputTooLongError, InvalidConversationError
 from reward_hub.family import Family, Setup
-from reward_hub.models.model_rm import Fitted, LoadedModel, each, in_places, read_each, with_other_response
+from reward_hub.models.model_rm import Fitted, LoadedModel, finished, read_each, with_other_response
 from reward_hub.numerics import aggregate
+from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Array, Conversation, ScoreDetails, StepTokens, TokenInput
+from reward_hub.work import Work, in_thread, together
 
 DEFAULT_FAMILY = "implicit"
 """What a model beside a reference is read as where neither a family nor its id says more."""
@@ -95,7 +97,7 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, int] | None:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class _FittedBoth:
     """One conversation as both models read it; without a reference the second is None."""
 
     policy: Fitted
@@ -157,41 +159,47 @@ class ImplicitRM(BaseRM):
         if self.reference is not None:
             self.reference.backend.close()
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return {"reference": None if self.reference is None else self.reference.name, **self.policy.runs_on}
 
-    def _default_aggregation(self) -> str:
-        return self.policy.aggregation or self.policy.family.aggregate
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.policy.described(super().capabilities)
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        pairs = each(conversations, self._fit, options)
-        fitting = [pair for pair in pairs if isinstance(pair, _Pair)]
-        outputs = self._outputs(fitting, options)
-        return in_places(
-            pairs,
-            outputs,
-            lambda i, pair, output: self._details(conversations[i], pair, output, options.aggregation),
-            options,
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
+        fitted = yield from in_thread(lambda: each(conversations, self._fit))
+        outputs = yield from self._outputs(fitted, options)
+        return finished(
+            outputs, lambda i, output: self._details(conversations[i], required(fitted[i]), output, options.aggregation)
         )
 
-    def _outputs(self, pairs: Sequence[_Pair], options: CallOptions) -> list[Array | BackendError]:
+    def _outputs(
+        self, fitted: Sequence[_FittedBoth | Exception], options: CallOptions
+    ) -> Work[list[Array | Exception]]:
         """For each conversation the policy's log-probabilities, and below them the reference's."""
+        ours = [both if isinstance(both, Exception) else both.policy for both in fitted]
         if self.reference is None:
-            return read_each(self.policy, [pair.policy for pair in pairs], options)
-        first = read_each(self.policy, [pair.policy for pair in pairs], replace(options, progress=None))
-        theirs = [pair.reference for pair in pairs if pair.reference is not None]
-        second = read_each(self.reference, theirs, options)
-        return [_stacked(ours, theirs) for ours, theirs in zip(first, second, strict=True)]
+            return (yield from read_each(self.policy, ours, options))
+        theirs = [both if isinstance(both, Exception) else both.reference or both.policy for both in fitted]
+        models = (self.policy, self.reference)
+        # Progress counts what both models have read.
+        quiet = replace(options, progress=None)
+        first, second = yield from together(
+            [read_each(self.policy, ours, quiet), read_each(self.reference, theirs, options)],
+            [model.backend.waits_elsewhere for model in models],
+        )
+        return [_stacked(a, b) for a, b in zip(first, second, strict=True)]
 
     def tokens_read(self, conversation: Conversation) -> TokenInput:
         """What the policy reads of a conversation, within the length limit; `positions` are the tokens that count."""
         return self._fit_to(self.policy, conversation).tokens
 
-    def _fit(self, conversation: Conversation) -> _Pair:
+    def _fit(self, conversation: Conversation) -> _FittedBoth:
         ours = self._fit_to(self.policy, conversation)
         if self.reference is None:
-            return _Pair(ours, None)
-        return _Pair(ours, ours if self._ratio.one_tokenizer else self._fit_to(self.reference, conversation))
+            return _FittedBoth(ours, None)
+        return _FittedBoth(ours, ours if self._ratio.one_tokenizer else self._fit_to(self.reference, conversation))
 
     def _fit_to(self, model: LoadedModel, conversation: Conversation) -> Fitted:
         """One model's tokens within the length limit, every response token still among them."""
@@ -219,7 +227,7 @@ class ImplicitRM(BaseRM):
             raise InvalidConversationError("the response has no token that counts.", field="messages")
         return replace(tokens, positions=positions)
 
-    def _details(self, conversation: Conversation, pair: _Pair, output: Array, how: str | None) -> ScoreDetails:
+    def _details(self, conversation: Conversation, pair: _FittedBoth, output: Array, how: str | None) -> ScoreDetails:
         n = len(pair.tokens.positions)
         ours, theirs = np.split(require_finite(output), [n])
         terms = ours - theirs if pair.aligned and len(theirs) else np.concatenate([ours, -theirs])
@@ -229,7 +237,7 @@ class ImplicitRM(BaseRM):
         if scored.steps is not None:
             assert isinstance(pair.tokens, StepTokens)
             steps = [scale * scored.steps[end] for end in pair.tokens.step_ends]
-            score = aggregate(steps, how or self._default_aggregation())
+            score = aggregate(steps, how or self.capabilities.aggregation)
         else:
             assert scored.score is not None
             score = scale * scored.score
@@ -263,7 +271,7 @@ class ImplicitRM(BaseRM):
         return {**sums, "logp_reference_sum": reference, "reference": self.reference.name}
 
 
-def _stacked(ours: Array | BackendError, theirs: Array | BackendError) -> Array | BackendError:
-    if isinstance(ours, BackendError):
+def _stacked(ours: Array | Exception, theirs: Array | Exception) -> Array | Exception:
+    if isinstance(ours, Exception):
         return ours
-    return theirs if isinstance(theirs, BackendError) else np.concatenate([ours, theirs])
+    return theirs if isinstance(theirs, Exception) else np.concatenate([ours, theirs])

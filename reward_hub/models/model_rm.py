@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from reward_hub.backends.base import Backend, require_finite
-from reward_hub.base import BaseRM, CallOptions, Result
-from reward_hub.errors import BackendError, InputTooLongError, RewardHubError, ServerError, ServerTimeoutError
+from reward_hub.base import BaseRM
+from reward_hub.errors import BackendError, InputTooLongError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
 from reward_hub.numerics import aggregate, in_unit_interval
+from reward_hub.reward_model import CallOptions, Capabilities, Result, each, first_failure, required, through
 from reward_hub.truncation import common_prefix, cut_left, cut_right
 from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput
+from reward_hub.work import Work, in_thread, wait
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,16 @@ class LoadedModel:
         """Where this model's scores lie, with the options it was loaded with."""
         range_of = self.family.range_of
         return self.family.score_range if range_of is None else range_of(self.setup)
+
+    def described(self, capabilities: Capabilities) -> Capabilities:
+        """The capabilities of a reward model over this one."""
+        return replace(
+            capabilities,
+            aggregation=self.aggregation or self.family.aggregate,
+            waits_elsewhere=self.backend.waits_elsewhere,
+            score_range=self.score_range,
+            chat_template=getattr(self.setup.tokenizer, "chat_template", None),
+        )
 
     def fit(self, encode: Callable[[Any], TokenInput], value: Any, stand_in: Callable[[Any, str], Any]) -> Fitted:
         """Encode one value and hold it to the length limit.
@@ -176,40 +188,52 @@ class ModelRM(BaseRM):
     def close(self) -> None:
         self.model.backend.close()
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return self.model.runs_on
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+    @property
+    def capabilities(self) -> Capabilities:
+        return self.model.described(super().capabilities)
+
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         if self.model.family.prefixes is not None and any(len(c.steps or ()) > 1 for c in conversations):
-            return each(conversations, lambda c: self._by_prefix(c, options), options)
-        fitted = each(conversations, self._fit, options)
-        outputs = read_each(self.model, [f for f in fitted if isinstance(f, Fitted)], options)
-        return in_places(
-            fitted,
-            outputs,
-            lambda i, f, output: self._details(conversations[i], f, output, options.aggregation),
-            options,
+            return (yield from self._by_prefixes(conversations, options))
+        fitted = yield from in_thread(lambda: each(conversations, self._fit))
+        outputs = yield from read_each(self.model, fitted, options)
+        return finished(
+            outputs, lambda i, output: self._details(conversations[i], required(fitted[i]), output, options.aggregation)
         )
 
-    def _by_prefix(self, conversation: Conversation, options: CallOptions) -> ScoreDetails:
+    def _by_prefixes(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         """Step scores of a family that scores whole responses: each is a shorter response's, read by itself."""
         assert self.model.family.prefixes is not None
-        # The longest first: where it is too long, that is what the error tells of.
-        prefixes = self.model.family.prefixes(conversation)[::-1]
-        parts = self._score_many(prefixes, CallOptions(batch_size=options.batch_size))[::-1]
-        read = [part for part in parts if isinstance(part, ScoreDetails)]
-        steps = [part.score for part in read]
-        score = aggregate(steps, options.aggregation or self._default_aggregation())
-        if options.progress is not None:
-            options.progress(1)
+        results: list[Result] = []
+        for conversation in conversations:
+            # The longest first: where it is too long, that is what the error tells of.
+            prefixes = self.model.family.prefixes(conversation)[::-1]
+            inner = CallOptions(batch_size=options.batch_size, fail_fast=True)
+            parts = yield from self.scoring_of(prefixes, inner)
+            failure = first_failure(parts)
+            if failure is not None:
+                results.append(failure[1])
+            else:
+                shorter = [required(part) for part in parts[::-1]]
+                results += each([shorter], partial(self._of_prefixes, conversation, options.aggregation))
+            options.done()
+        return results
+
+    def _of_prefixes(self, conversation: Conversation, how: str | None, parts: Sequence[ScoreDetails]) -> ScoreDetails:
+        steps = [part.score for part in parts]
+        score = aggregate(steps, how or self.capabilities.aggregation)
         return replace(
-            read[-1],
+            parts[-1],
             score=score,
             normalized_score=in_unit_interval(score, self.model.score_range),
-            raw_logits=[logit for part in read for logit in part.raw_logits],
-            tokens_scored=sum(part.tokens_scored or 0 for part in read),
-            truncated=any(part.truncated for part in read),
-            dropped_tokens=sum(part.dropped_tokens for part in read),
+            raw_logits=[logit for part in parts for logit in part.raw_logits],
+            tokens_scored=sum(part.tokens_scored or 0 for part in parts),
+            truncated=any(part.truncated for part in parts),
+            dropped_tokens=sum(part.dropped_tokens for part in parts),
             step_scores=steps,
             step_spans=[list(span) for span in conversation.step_spans or ()],
         )
@@ -227,7 +251,7 @@ class ModelRM(BaseRM):
         scored = self.model.family.score(require_finite(output), self.model.setup)
         steps = scored.steps
         if steps is not None:
-            score = aggregate(steps, how or self._default_aggregation())
+            score = aggregate(steps, how or self.capabilities.aggregation)
         else:
             assert scored.score is not None
             score = scored.score
@@ -242,45 +266,43 @@ class ModelRM(BaseRM):
             quantiles=scored.quantiles,
         )
 
-    def _default_aggregation(self) -> str:
-        return self.model.aggregation or self.model.family.aggregate
+
+def read_each(
+    model: LoadedModel, fitted: Sequence[Fitted | Exception], options: CallOptions
+) -> Work[list[Array | Exception]]:
+    """The backend's outputs for what could be fitted, in its places; failures stay failures."""
+    return through(fitted, lambda able: _read(model, [f.tokens for f in able], options), fail_fast=options.fail_fast)
 
 
-def each(values: Sequence[Any], function: Callable[[Any], Any], options: CallOptions) -> list[Any]:
-    """`function` of each value; errors get the value's place in the batch, and are results with on_error="none"."""
-    results: list[Any] = []
-    for i, value in enumerate(values):
-        try:
-            results.append(function(value))
-        except RewardHubError as error:
-            _place(error, i, options)
-            if options.on_error == "raise":
-                raise
-            results.append(error)
-    return results
-
-
-def read_each(model: LoadedModel, fitted: Sequence[Fitted], options: CallOptions) -> list[Array | BackendError]:
-    """The backend's outputs. With on_error="none" a failed batch is read again one by one, to fail alone."""
-    inputs = [f.tokens for f in fitted]
-    if not inputs:
-        return []
-    batch_size = options.batch_size or model.batch_size
+def _read(model: LoadedModel, inputs: Sequence[TokenInput], options: CallOptions) -> Work[list[Array | Exception]]:
+    """The backend's outputs. A batch that fails is read again one by one, so that what is to blame fails alone."""
+    backend, size = model.backend, options.batch_size or model.batch_size
     try:
-        return list(model.backend.read(inputs, batch_size=batch_size, progress=options.progress))
-    except BackendError:
-        if options.on_error == "raise":
-            raise
-    outputs: list[Array | BackendError] = []
+        return list(
+            (
+                yield from wait(
+                    lambda: backend.read(inputs, batch_size=size, progress=options.progress),
+                    lambda: backend.aread(inputs, batch_size=size, progress=options.progress),
+                )
+            )
+        )
+    except BackendError as error:
+        if options.fail_fast or len(inputs) == 1:
+            return [error] * len(inputs)
+    outputs: list[Array | Exception] = []
     for item in inputs:
         try:
-            outputs += model.backend.read([item])
+            outputs += yield from _one_read(model, item)
         except BackendError as error:
             outputs.append(error)
             if _is_lost(error):
-                # Each of the others would wait for it as long as this one did.
-                return outputs + [copy.copy(error) for _ in inputs[len(outputs) :]]
+                # Each of the others would wait for the server as long as this one did.
+                return outputs + [error] * (len(inputs) - len(outputs))
     return outputs
+
+
+def _one_read(model: LoadedModel, item: TokenInput) -> Work[list[Array]]:
+    return wait(lambda: model.backend.read([item]), lambda: model.backend.aread([item]))
 
 
 def _is_lost(error: BackendError) -> bool:
@@ -288,30 +310,15 @@ def _is_lost(error: BackendError) -> bool:
     return isinstance(error, ServerError) and error.status is None and not isinstance(error, ServerTimeoutError)
 
 
-def in_places(
-    fitted: Sequence[Any],
-    outputs: Sequence[Array | BackendError],
-    finish: Callable[[int, Any, Array], ScoreDetails],
-    options: CallOptions,
-) -> list[Result]:
-    """Results in the order of `fitted`, whose failed entries have no output."""
-    remaining = iter(outputs)
+def finished(
+    outputs: Sequence[Array | Exception], details: Callable[[int, Array], ScoreDetails]
+) -> list[ScoreDetails | Exception]:
+    """The details made of each output, by its place; failures stay failures."""
 
-    def one(i: int) -> ScoreDetails:
-        entry = fitted[i]
-        if isinstance(entry, RewardHubError):
-            raise entry
-        output = next(remaining)
-        if isinstance(output, BackendError):
-            raise output
-        return finish(i, entry, output)
+    def one(place: int) -> ScoreDetails:
+        return details(place, required(outputs[place]))
 
-    return each(range(len(fitted)), one, options)
-
-
-def _place(error: RewardHubError, i: int, options: CallOptions) -> None:
-    if options.first_index is not None and getattr(error, "index", 0) is None:
-        error.index = options.first_index + i  # type: ignore[attr-defined]
+    return each([output if isinstance(output, Exception) else i for i, output in enumerate(outputs)], one)
 
 
 def with_other_response(conversation: Conversation, text: str) -> Conversation:

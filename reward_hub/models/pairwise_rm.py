@@ -6,21 +6,22 @@ for no pairwise model is free of a bias for one place (see `ranking`).
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from reward_hub.backends.base import require_finite
-from reward_hub.base import BaseRM, CallOptions, Result
-from reward_hub.errors import BackendError, InputTooLongError
-from reward_hub.models.model_rm import Fitted, LoadedModel, each, in_places, read_each
+from reward_hub.base import BaseRM
+from reward_hub.errors import InputTooLongError
+from reward_hub.models.model_rm import Fitted, LoadedModel, finished, read_each
 from reward_hub.numerics import sigmoid
 from reward_hub.ranking import rank_by_comparing
+from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required, sound
 from reward_hub.types import Array, Conversation, Message, Pair, ScoreDetails, joined_details
+from reward_hub.work import Work, in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -45,28 +46,36 @@ class PairwiseRM(BaseRM):
     def close(self) -> None:
         self.model.backend.close()
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return self.model.runs_on
 
-    def _require_score(self, options: CallOptions, delimiter: str | None, full: bool) -> None:
+    @property
+    def capabilities(self) -> Capabilities:
         documented = self.model.family.single_against is not None
-        if not documented or full or delimiter is not None or options.aggregation is not None:
-            super()._require_score(options, delimiter, full)
+        return replace(self.model.described(super().capabilities), has_score=documented)
 
-    def _score_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         """The documented score of one response: how it compares with a fixed one."""
         against = self.model.family.single_against
         assert against is not None
-        pairs = [Pair(c.prompt, c.response, against) for c in conversations]
-        return self._compare_many(pairs, False, options)
+        return self.comparison_of([Pair(c.prompt, c.response, against) for c in conversations], False, options)
 
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         both = both_orders or self.model.family.both_orders
-        fitted = each(pairs, lambda pair: [self._fit(p) for p in ((pair, pair.swapped) if both else (pair,))], options)
-        asked = [orders for orders in fitted if isinstance(orders, list)]
-        outputs = iter(read_each(self.model, [order for orders in asked for order in orders], options))
-        stacked = [_stacked([next(outputs) for _ in orders]) for orders in asked]
-        return in_places(fitted, stacked, lambda i, orders, output: self._details(orders, output), options)
+        fitted = yield from in_thread(lambda: each(pairs, lambda pair: self._fit_orders(pair, both)))
+        n_orders = 2 if both else 1
+        # A pair that cannot be fitted takes as many places as the others.
+        orders = [order for pair in fitted for order in (pair if isinstance(pair, list) else [pair] * n_orders)]
+        outputs = yield from read_each(self.model, orders, options)
+        stacked = [_stacked(outputs[i : i + n_orders]) for i in range(0, len(outputs), n_orders)]
+        return finished(stacked, lambda i, output: self._details(required(fitted[i]), output))
+
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
+        return rank_by_comparing(lambda pairs: self.comparison_of(pairs, True, options), prompt, responses)
+
+    def _fit_orders(self, pair: Pair, both: bool) -> list[Fitted]:
+        return [self._fit(order) for order in ((pair, pair.swapped) if both else (pair,))]
 
     def _fit(self, pair: Pair) -> Fitted:
         """Encode one order of a pair and hold it to the length limit, or to the recipe's budgets."""
@@ -111,25 +120,8 @@ class PairwiseRM(BaseRM):
     def _probability(self, number: float) -> float:
         return sigmoid(number) if self.model.family.pair_output == "logit" else number
 
-    # -- rank ----------------------------------------------------------------------------------------------------
 
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        def compare(pairs: Sequence[Pair]) -> list[ScoreDetails]:
-            return [_required(result) for result in self._compare_many(pairs, True, CallOptions())]
-
-        return rank_by_comparing(compare, prompt, responses)
-
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        return await asyncio.to_thread(self._rank, prompt, responses)
-
-
-def _stacked(outputs: Sequence[Array | BackendError]) -> Array | BackendError:
+def _stacked(outputs: Sequence[Array | Exception]) -> Array | Exception:
     """The outputs of both orders of a pair, one below the other."""
-    failed = next((output for output in outputs if isinstance(output, BackendError)), None)
-    return failed or np.concatenate([output for output in outputs if not isinstance(output, BackendError)])
-
-
-def _required(result: Result) -> ScoreDetails:
-    if not isinstance(result, ScoreDetails):
-        raise result
-    return result
+    failed = next((output for output in outputs if isinstance(output, Exception)), None)
+    return failed if failed is not None else np.concatenate(sound(outputs))

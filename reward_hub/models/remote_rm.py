@@ -11,13 +11,16 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, TypeAlias, TypeVar
 
 import pydantic
 
+from reward_hub import registry
 from reward_hub.aggregation import AggregationMethod, aggregation_name
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import RewardHubError, ServerError, UnsupportedError
 from reward_hub.http.client import HttpClient, api_key_from
@@ -31,14 +34,18 @@ from reward_hub.http.protocol import (
     error_from_wire,
     step_item_of,
 )
-from reward_hub.loops import in_order, run_sync
+from reward_hub.loops import run_sync
+from reward_hub.reward_model import CallOptions, Capabilities, Result, at, each, gathered, through
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.work import Work, awaited
 
 # Conversations of one request. With 32 requests under way that fills four batches of a server with the usual settings:
 # enough to keep it busy, and not so much that a request has to wait for longer than its time because of the others.
 REQUEST_SIZE = 8
 
+T = TypeVar("T")
 R = TypeVar("R", bound=pydantic.BaseModel)
+Read: TypeAlias = Callable[[int, ResultItem], ScoreDetails]
 
 
 def connect(
@@ -148,61 +155,73 @@ class RemoteRM(BaseRM):
     def close(self) -> None:
         self._client.close()
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return {"backend": "api", "device": f"as served at {self._client.address}"}
 
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        for conversation in conversations:
-            self._require_carried(conversation.messages)
-        parts = list(self._parts([_item_of(c) for c in conversations], options))
-        scored = await in_order([self._score_part(conversations, part, options) for part in parts])
-        return [result for results in scored for result in results]
+    @property
+    def capabilities(self) -> Capabilities:
+        info = self.info
+        return replace(
+            super().capabilities,
+            has_score=info.has_score,
+            splits_steps=self.kind == "process" and info.splits_steps,
+            scores_steps=self.kind == "process" and info.splits_steps,
+            aggregation=self._aggregation or info.aggregation,
+            # The served model may be a calibrated one, or an ensemble.
+            compares_itself=True,
+            ranks_itself=self.kind == "pairwise",
+            waits_elsewhere=True,
+            score_range=self._score_range,
+        )
 
-    def _compare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        return run_sync(self._acompare_many(pairs, both_orders, options))
+    @cached_property
+    def _score_range(self) -> tuple[float, float] | None:
+        """The family's, where it is known here too."""
+        return next((family.score_range for family in registry.families() if family.name == self.family), None)
 
-    async def _acompare_many(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> list[Result]:
-        for pair in pairs:
-            self._require_carried(pair.prompt)
-        items = [{"messages": _turns(pair.prompt), "a": pair.a, "b": pair.b} for pair in pairs]
-        parts = list(self._parts(items, options))
-        compared = await in_order([self._compare_part(items, part, both_orders, options) for part in parts])
-        return [result for results in compared for result in results]
+    def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
+        async def ask(able: Sequence[Conversation]) -> list[Result]:
+            parts = list(self._parts([_item_of(c) for c in able], options))
+            calls = [self._score_part([able[i] for i in part], options) for part in parts]
+            return await gathered(calls, [len(part) for part in parts], options)
 
-    def _rank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
+        carried = each(conversations, lambda c: self._carried(c, c.messages))
+        return through(carried, lambda able: awaited(lambda: ask(able)), fail_fast=options.fail_fast)
+
+    def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
+        async def ask(able: Sequence[Pair]) -> list[Result]:
+            items = [{"messages": _turns(pair.prompt), "a": pair.a, "b": pair.b} for pair in able]
+            parts = list(self._parts(items, options))
+            calls = [self._compare_part([items[i] for i in part], both_orders, options) for part in parts]
+            return await gathered(calls, [len(part) for part in parts], options)
+
+        carried = each(pairs, lambda pair: self._carried(pair, pair.prompt))
+        return through(carried, lambda able: awaited(lambda: ask(able)), fail_fast=options.fail_fast)
+
+    def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         if self.kind != "pairwise":
-            return super()._rank(prompt, responses)
-        return run_sync(self._arank(prompt, responses))
+            return super().ranking_of(prompt, responses, options)
+        return awaited(lambda: self._ranking(prompt, responses))
 
-    async def _arank(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> ScoreDetails:
-        if self.kind != "pairwise":
-            return await super()._arank(prompt, responses)
-        self._require_carried(prompt)
+    async def _ranking(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> Result:
         body = {"messages": _turns(prompt), "responses": list(responses), "return_details": True}
-        reply = self._checked(RankReply, "/v1/rank", await self._post("/v1/rank", body))
-        details = reply.details or {}
-        if len(reply.scores) != len(responses) or details.get("scores") != reply.scores:
-            raise self._unusable("/v1/rank", f"{len(reply.scores)} scores for {len(responses)} responses")
-        return self._details("/v1/rank", reply.score, details)
+        try:
+            self._carried(responses, prompt)
+            reply = self._checked(RankReply, "/v1/rank", await self._post("/v1/rank", body))
+            details = reply.details or {}
+            if len(reply.scores) != len(responses) or details.get("scores") != reply.scores:
+                raise self._unusable("/v1/rank", f"{len(reply.scores)} scores for {len(responses)} responses")
+            return self._details("/v1/rank", reply.score, details)
+        except RewardHubError as error:
+            return error
 
-    def _require_carried(self, messages: Sequence[Message]) -> None:
+    def _carried(self, item: T, messages: Sequence[Message]) -> T:
+        """The item itself, where the server reads all that stands in these messages."""
         if not self.info.template_arguments:
             older = f"{self._client.address} is an older reward-hub serve ({self.info.version})"
             refuse_template_arguments(messages, older)
-
-    def _default_aggregation(self) -> str:
-        return self._aggregation or self.info.aggregation
-
-    def _require_score(self, options: CallOptions, delimiter: str | None, full: bool) -> None:
-        if self.kind != "pairwise" or not self.info.has_score:
-            super()._require_score(options, delimiter, full)
-
-    def _one_with_steps(
-        self, conversation: Conversation, how: str | None, delimiter: str | None, index: int | None
-    ) -> Conversation:
-        if not self.info.splits_steps:
-            return conversation
-        return super()._one_with_steps(conversation, how, delimiter, index)
+        return item
 
     # -- one request -------------------------------------------------------------------------------------------------
 
@@ -220,12 +239,10 @@ class RemoteRM(BaseRM):
         if len(items) > start:
             yield range(start, len(items))
 
-    async def _score_part(
-        self, conversations: Sequence[Conversation], part: range, options: CallOptions
-    ) -> list[Result]:
-        items = [_item_of(conversations[i]) for i in part]
+    async def _score_part(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        items = [_item_of(c) for c in conversations]
         by_steps = self.kind == "process" and self.info.splits_steps
-        path = "/v1/score_steps" if by_steps or conversations[part[0]].steps is not None else "/v1/score"
+        path = "/v1/score_steps" if by_steps or conversations[0].steps is not None else "/v1/score"
         body: dict[str, Any] = {"on_error": "none", "return_details": True}
         body["items" if path == "/v1/score_steps" else "messages"] = items
         how = options.aggregation or self._aggregation
@@ -234,61 +251,45 @@ class RemoteRM(BaseRM):
 
         def read(place: int, item: ResultItem) -> ScoreDetails:
             details = self._details(path, item.score, item.details)
-            steps = conversations[part[place]].steps
+            steps = conversations[place].steps
             if path == "/v1/score_steps" and len(details.step_scores or ()) != len(steps or ()):
                 n = len(details.step_scores or ())
                 raise self._unusable(path, f"{n} step scores for {len(steps or ())} steps")
             return details
 
-        return await self._results(path, body, part, read, options)
+        return await self._results(path, body, len(items), read, options)
 
     async def _compare_part(
-        self, pairs: Sequence[Any], part: range, both_orders: bool, options: CallOptions
+        self, items: Sequence[Mapping[str, Any]], both_orders: bool, options: CallOptions
     ) -> list[Result]:
-        body = {
-            "pairs": [pairs[i] for i in part],
-            "both_orders": both_orders,
-            "on_error": "none",
-            "return_details": True,
-        }
+        body = {"pairs": items, "both_orders": both_orders, "on_error": "none", "return_details": True}
 
         def read(place: int, item: ResultItem) -> ScoreDetails:
             if item.probability is not None and not 0.0 <= item.probability <= 1.0:
                 raise self._unusable("/v1/compare", f"{item.probability} as a probability")
             return self._details("/v1/compare", item.probability, item.details)
 
-        return await self._results("/v1/compare", body, part, read, options)
+        return await self._results("/v1/compare", body, len(items), read, options)
 
-    async def _results(
-        self, path: str, body: dict[str, Any], part: range, read: Any, options: CallOptions
-    ) -> list[Result]:
-        """One result for each item of a part. With `on_error="none"` a failed request is the failure of its items."""
+    async def _results(self, path: str, body: dict[str, Any], n: int, read: Read, options: CallOptions) -> list[Result]:
+        """One result for each item of a request. A failed request is the failure of its items."""
         results: list[Result]
         try:
             reply = self._checked(Reply, path, await self._post(path, body))
-            if [item.index for item in reply.data] != list(range(len(part))):
-                raise self._unusable(path, f"{len(reply.data)} results for {len(part)} conversations, or in disorder")
-            results = [self._result(path, place, item, read) for place, item in enumerate(reply.data)]
+            if [item.index for item in reply.data] != list(range(n)):
+                raise self._unusable(path, f"{len(reply.data)} results for {n} conversations, or in disorder")
+            results = each(enumerate(reply.data), lambda placed: self._result(path, *placed, read))
         except RewardHubError as error:
-            if options.on_error == "raise":
-                raise
-            results = [copy.copy(error) for _ in part]
-        for place, result in zip(part, results, strict=True):
-            if not isinstance(result, Exception):
-                continue
-            if hasattr(result, "index"):
-                result.index = None if options.first_index is None else options.first_index + place
-            if options.on_error == "raise":
-                raise result
-        if options.progress is not None:
-            options.progress(len(part))
-        return results
+            results = [error, *(copy.copy(error) for _ in range(1, n))]
+        options.done(n)
+        # A server counts the items of one request.
+        return [at(result, None) if isinstance(result, Exception) else result for result in results]
 
-    def _result(self, path: str, place: int, item: ResultItem, read: Any) -> Result:
+    def _result(self, path: str, place: int, item: ResultItem, read: Read) -> ScoreDetails:
         if item.error is None:
-            return cast(ScoreDetails, read(place, item))
+            return read(place, item)
         error = error_from_wire(item.error)
-        return error if error is not None else self._unusable(path, f"an error that is none: {item.error!r:.200}")
+        raise error if error is not None else self._unusable(path, f"an error that is none: {item.error!r:.200}")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
         return await self._client.post(path, body if self._model is None else {"model": self._model, **body})

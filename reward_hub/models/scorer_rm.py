@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.encoding import opening_length, refuse_template_arguments
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
-from reward_hub.loops import in_order, run_sync
-from reward_hub.models.model_rm import each
+from reward_hub.loops import run_sync
 from reward_hub.numerics import sigmoid
+from reward_hub.reward_model import CallOptions, Result, gathered
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Conversation, Message, ScoreDetails
 
@@ -94,33 +94,23 @@ class ScorerRM(BaseRM):
     def close(self) -> None:
         self._asker.connection.client.close()
 
-    def _runs_on(self) -> dict[str, Any]:
+    @property
+    def runs_on(self) -> Mapping[str, Any]:
         return {"backend": "api", "device": f"as served at {self._asker.connection.client.address}"}
 
-    async def _ascore_many(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
-        outcomes = await in_order([self._outcome(conversation, options) for conversation in conversations])
+    async def ascore_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        return await gathered([self._result(c, options) for c in conversations], [1] * len(conversations), options)
 
-        def result(outcome: Result) -> ScoreDetails:
-            if isinstance(outcome, Exception):
-                raise outcome
-            return outcome
-
-        return each(outcomes, result, options)
-
-    async def _outcome(self, conversation: Conversation, options: CallOptions) -> Result:
-        """A score, or the error that `each` will raise or keep; a server that is gone fails all at once."""
+    async def _result(self, conversation: Conversation, options: CallOptions) -> list[Result]:
         # Conversations are rendered when they are sent, not all at once.
         async with self._asker.connection.client.slot():
             try:
                 answer = await self._asker.answer(self._asker.question(conversation), in_slot=True)
+                return [self._details(answer)]
             except RewardHubError as error:
-                if isinstance(error, ServerError) and options.on_error == "raise":
-                    raise
-                return error
+                return [error]
             finally:
-                if options.progress is not None:
-                    options.progress(1)
-        return self._details(answer)
+                options.done()
 
     def _details(self, answer: Answer) -> ScoreDetails:
         return ScoreDetails(

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reward_hub.base import Result
 from reward_hub.errors import BackendError
+from reward_hub.reward_model import Result
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,11 @@ import pydantic
 from fastapi import Request, Response
 
 from reward_hub import messages as border
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
+from reward_hub.calls import raise_first, require_score
 from reward_hub.errors import InvalidConversationError, UnsupportedError
 from reward_hub.http.protocol import to_json
+from reward_hub.reward_model import Result, required
 from reward_hub.server.rendered import RenderedInput, Truncation
 from reward_hub.types import Conversation, ScoreDetails
 
@@ -205,15 +207,9 @@ class ForeignRoutes:
             if places:
                 found = await self._service.results(key, [items[i] for i in places], request)
                 results.update(zip(places, found, strict=True))
-        details = []
-        for i in range(len(items)):
-            result = results[i]
-            if isinstance(result, Exception):
-                if hasattr(result, "index"):
-                    result.index = i if len(items) > 1 else None
-                raise result
-            details.append(result)
-        return details
+        ordered = [results[i] for i in range(len(items))]
+        raise_first(ordered, single=len(items) == 1)
+        return [required(result) for result in ordered]
 
     def _like_vllm(self, route: str, data: list[dict[str, Any]], results: Sequence[ScoreDetails]) -> Response:
         n_tokens = sum(result.tokens_scored or 0 for result in results)
@@ -266,7 +262,7 @@ def _conversation(rm: BaseRM, **parts: Any) -> Conversation:
         raise UnsupportedError(
             f"{rm.name} is a {rm.kind} model, and this route gives one score a response. Use {route}."
         )
-    rm._require_score(CallOptions(), None, False)
+    require_score(rm)
     return border.parse(**parts)
 
 

@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.encoding import opened_once, opening_length
 from reward_hub.errors import InputTooLongError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.family import Setup
 from reward_hub.models.model_rm import LoadedModel, ModelRM
+from reward_hub.reward_model import CallOptions, Result
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Conversation, Message, TokenInput
 
@@ -63,9 +64,9 @@ class RenderedScorer:
         # What is prompt and what response is not known, so nothing can be cut that spares the response.
         self._rm = ModelRM(dataclasses.replace(rm.model, family=family, truncation="error"))
 
-    def score(self, inputs: list[RenderedInput]) -> list[Result]:
+    async def score(self, inputs: list[RenderedInput]) -> list[Result]:
         """One result an input; failures are results."""
-        return self._rm._score_many(inputs, CallOptions(on_error="none"))
+        return await self._rm.ascore_conversations(inputs, CallOptions())
 
     def of_text(
         self, text: str, *, add_special_tokens: bool = True, truncation: Truncation | None = None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import Request, Response
 
 from reward_hub import messages as border
 from reward_hub.aggregation import aggregation_name
-from reward_hub.base import CallOptions, Result
-from reward_hub.errors import InvalidConversationError, RewardHubError
+from reward_hub.calls import order_of, raise_first, require_steps, score_call, steps_call
+from reward_hub.errors import InvalidConversationError
 from reward_hub.http.protocol import (
     CompareRequest,
     PairItem,
@@ -24,6 +24,7 @@ from reward_hub.http.protocol import (
     refused,
     to_json,
 )
+from reward_hub.reward_model import Result, at, each, in_places, required, sound
 from reward_hub.server.service import Service
 from reward_hub.types import Conversation, Pair, ScoreDetails
 from reward_hub.version import __version__
@@ -39,7 +40,8 @@ class OwnRoutes:
     async def score(self, body: ScoreRequest, request: Request) -> Response:
         """Score one conversation, or several. One item of `data` each, in order."""
         self._service.check_name(body.model)
-        call = self._rm._score_call(
+        call = score_call(
+            self._rm,
             body.messages,
             prompt=body.prompt,
             response=body.response,
@@ -48,32 +50,29 @@ class OwnRoutes:
             step_delimiter=body.step_delimiter,
         )
         results = await self._scored(call.conversations, call.options.aggregation, request)
-        merged: dict[int, Result] = {**call.failed, **dict(zip(call.places, results, strict=True))}
-        return self._scores([merged[place] for place in range(call.n)], body, request, single=call.single)
+        return self._scores(call.merged(results), body, request, single=call.single)
 
     async def score_steps(self, body: StepsRequest, request: Request) -> Response:
         """Score each step of one response, or of several. Process models only."""
         self._service.check_name(body.model)
         items, single = body.listed()
-        self._rm._steps_call([], None, CallOptions(), False)  # refuses models without step scores
-        prepared = [_caught_now(self._with_steps, item, body.step_delimiter) for item in items]
-        _raise_first(prepared, body.on_error, single=single)
-        conversations = [entry for entry in prepared if isinstance(entry, Conversation)]
+        require_steps(self._rm)
+        prepared = each(items, lambda item: self._with_steps(item, body.step_delimiter))
+        _raise_where_asked(prepared, body.on_error, single=single)
         how = None if body.aggregation is None else aggregation_name(body.aggregation)
-        scored = iter(await self._scored(conversations, how, request))
-        results: list[Result] = [next(scored) if isinstance(entry, Conversation) else entry for entry in prepared]
+        results = in_places(prepared, await self._scored(sound(prepared), how, request))
         return self._scores(results, body, request, single=single, steps=True)
 
     async def compare(self, body: CompareRequest, request: Request) -> Response:
         """The probability that `a` is the better response to the prompt, for one pair or several."""
         self._service.check_name(body.model)
         pairs, single = _pairs(body)
-        prepared = [_caught_now(_pair_of, pair) for pair in pairs]
-        _raise_first(prepared, body.on_error, single=single)
-        parsed = [entry for entry in prepared if isinstance(entry, Pair)]
-        compared = iter(await self._service.results(("compare", body.both_orders), parsed, request) if parsed else [])
-        results: list[Result] = [next(compared) if isinstance(entry, Pair) else entry for entry in prepared]
-        _raise_first(results, body.on_error, single=single)
+        prepared = each(pairs, _pair_of)
+        _raise_where_asked(prepared, body.on_error, single=single)
+        parsed = sound(prepared)
+        compared = await self._service.results(("compare", body.both_orders), parsed, request) if parsed else []
+        results = in_places(prepared, compared)
+        _raise_where_asked(results, body.on_error, single=single)
         data = [_item(i, result, body.return_details, "probability") for i, result in enumerate(results)]
         return self._reply({"object": "list", "data": data}, request)
 
@@ -86,12 +85,10 @@ class OwnRoutes:
             border.parse_pair(body.messages, prompt=body.prompt, a=text, b=text, index=i)
             for i, text in enumerate(body.responses)
         ]
-        question = (candidates[0].prompt, body.responses)
-        results = await self._service.results(("rank",), [question], request, n=len(candidates))
-        _raise_first(results, "raise", single=True)
-        details = results[0]
-        assert isinstance(details, ScoreDetails)
-        ranking = self._rm._ranked(details, False)
+        item = (candidates[0].prompt, body.responses)
+        (result,) = await self._service.results(("rank",), [item], request, n=len(candidates))
+        details = required(result)
+        ranking = order_of(details, higher_is_better=self._rm.higher_is_better)
         reply: dict[str, Any] = {
             "object": "ranking",
             "ranking": ranking,
@@ -144,7 +141,7 @@ class OwnRoutes:
             return conversation_of(item)
         fields = item.model_dump(exclude={"step_spans"})
         fields["step_delimiter"] = fields["step_delimiter"] or step_delimiter
-        return self._rm._steps_call([fields], None, CallOptions(), False, single=True).conversations[0]
+        return steps_call(self._rm, [fields], single=True).conversations[0]
 
     def _scores(
         self,
@@ -155,7 +152,7 @@ class OwnRoutes:
         single: bool,
         steps: bool = False,
     ) -> Response:
-        _raise_first(results, body.on_error, single=single)
+        _raise_where_asked(results, body.on_error, single=single)
         data = [_item(i, result, body.return_details, "score", steps=steps) for i, result in enumerate(results)]
         n_tokens = sum(result.tokens_scored or 0 for result in results if isinstance(result, ScoreDetails))
         usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
@@ -188,7 +185,7 @@ def _pairs(body: CompareRequest) -> tuple[list[PairItem], bool]:
 
 def _item(index: int, result: Any, details: bool, name: str, *, steps: bool = False) -> dict[str, Any]:
     if isinstance(result, Exception):
-        return {"index": index, name: None, "error": error_to_wire(result)}
+        return {"index": index, name: None, "error": error_to_wire(at(result, index))}
     item: dict[str, Any] = {"index": index, name: result.score}
     if steps:
         item["step_scores"] = result.step_scores
@@ -197,22 +194,10 @@ def _item(index: int, result: Any, details: bool, name: str, *, steps: bool = Fa
     return item
 
 
-def _raise_first(results: Sequence[Any], on_error: str, *, single: bool = False) -> None:
-    """Raise the first failure, unless failures are results; in a list it says its place."""
-    for place, result in enumerate(results):
-        if not isinstance(result, Exception):
-            continue
-        if hasattr(result, "index"):
-            result.index = None if single else place
-        if on_error == "raise":
-            raise result
-
-
-def _caught_now(function: Callable[..., Any], *arguments: Any) -> Any:
-    try:
-        return function(*arguments)
-    except RewardHubError as error:
-        return error
+def _raise_where_asked(results: Sequence[object], on_error: str, *, single: bool) -> None:
+    """Raise the first failure, unless failures are results; in a list each says its place."""
+    if on_error == "raise":
+        raise_first(results, single=single)
 
 
 def _pair_of(pair: PairItem) -> Pair:

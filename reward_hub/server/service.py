@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reward_hub.base import BaseRM, CallOptions, Result
+from reward_hub.base import BaseRM
 from reward_hub.errors import RewardHubError, UnknownModelError, UnsupportedError
 from reward_hub.fingerprints import fingerprint_to_tell
 from reward_hub.http.protocol import PROTOCOL, ServerInfo, refused, require_sendable
+from reward_hub.reward_model import CallOptions, Result, label_of
 from reward_hub.server.batching import Batcher, OverloadedError
 from reward_hub.server.gate import ClientGoneError
 from reward_hub.server.metrics import Metrics
 from reward_hub.server.rendered import RenderedScorer
-from reward_hub.types import ScoreDetails
+from reward_hub.types import Message, ScoreDetails
 from reward_hub.version import __version__
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Service:
     def __init__(self, rm: BaseRM, options: ServeOptions) -> None:
         self.rm = rm
         self.options = options
-        self.name = options.served_name or rm.name or type(rm).__name__
+        self.name = options.served_name or label_of(rm)
         self.fingerprint = fingerprint_to_tell(rm)
         self.started = int(time.time())
         self.draining = False
@@ -62,7 +63,7 @@ class Service:
             max_batch_size=options.max_batch_size,
             max_wait_s=options.max_wait_s,
             max_queue=options.max_queue,
-            parallel=PARALLEL_BATCHES if "_ascore_many" in rm._own or "ascore" in rm._own else 1,
+            parallel=PARALLEL_BATCHES if rm.capabilities.waits_elsewhere else 1,
             on_batch=lambda size, seconds: self.metrics.batch(size, seconds),
         )
         self.metrics = Metrics(lambda: self.batcher.waiting)
@@ -80,11 +81,11 @@ class Service:
         return self._rendered
 
     def info(self) -> ServerInfo:
-        rm = self.rm
+        rm, able = self.rm, self.rm.capabilities
         return ServerInfo(
             protocol=PROTOCOL,
             version=__version__,
-            name=rm.name or type(rm).__name__,
+            name=label_of(rm),
             family=rm.family,
             kind=rm.kind,
             higher_is_better=rm.higher_is_better,
@@ -92,20 +93,13 @@ class Service:
             max_length=rm.max_length,
             fingerprint=self.fingerprint,
             step_delimiter=rm.step_delimiter,
-            aggregation=rm._default_aggregation(),
-            has_score=self._has_score(),
-            splits_steps=rm.kind == "process" and "score" not in rm._own,
+            aggregation=able.aggregation,
+            has_score=able.has_score,
+            splits_steps=able.splits_steps,
             template_arguments=True,
             max_items=self.options.max_queue,
             max_body_bytes=self.options.max_body_bytes,
         )
-
-    def _has_score(self) -> bool:
-        try:
-            self.rm._require_score(CallOptions(), None, False)
-        except UnsupportedError:
-            return False
-        return True
 
     def check_name(self, model: str | None) -> None:
         """Raises UnknownModelError unless the model asked for is the one served."""
@@ -148,13 +142,19 @@ class Service:
         """One batch of one kind of question."""
         what, *rest = key
         if what == "score":
-            return await self.rm._ascore_many(items, CallOptions(on_error="none", aggregation=rest[0]))
+            return await self.rm.ascore_conversations(items, CallOptions(aggregation=rest[0]))
         if what == "compare":
-            return await self.rm._acompare_many(items, rest[0], CallOptions(on_error="none"))
+            return await self.rm.acompare_pairs(items, rest[0], CallOptions())
         if what == "rendered":
-            return await asyncio.to_thread(self.rendered.score, items)
+            return await self.rendered.score(items)
         assert what == "rank"
-        return [await _caught(self.rm._arank(turns, texts)) for turns, texts in items]
+        return [await self._ranked(turns, texts) for turns, texts in items]
+
+    async def _ranked(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> Result:
+        try:
+            return await self.rm.arank_responses(prompt, responses, CallOptions(fail_fast=True))
+        except Exception as error:  # one ranking that fails as a whole is not the failure of the others
+            return error
 
 
 def _sendable(result: Result) -> Result:
@@ -163,13 +163,6 @@ def _sendable(result: Result) -> Result:
     try:
         return require_sendable(result)
     except RewardHubError as error:
-        return error
-
-
-async def _caught(call: Awaitable[ScoreDetails]) -> Result:
-    try:
-        return await call
-    except Exception as error:
         return error
 
 

@@ -39,7 +39,7 @@ class BatchRM(BaseRM):
         self.broken = broken
         self.n_scored = 0
 
-    def _score_many(self, conversations: Any, options: Any) -> list[Any]:
+    def score_conversations(self, conversations: Any, options: Any) -> list[Any]:
         self.n_scored += len(conversations)
         total = sum(len(c.response) for c in conversations)
         return [

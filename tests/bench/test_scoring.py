@@ -22,7 +22,7 @@ class ValidityAndRedundancyRM(BaseRM):
     def __init__(self, *, tells_redundancy: bool) -> None:
         self.tells_redundancy = tells_redundancy
 
-    def _score_many(self, conversations: Sequence[Conversation], options: Any) -> list[Any]:
+    def score_conversations(self, conversations: Sequence[Conversation], options: Any) -> list[Any]:
         return [self._details(conversation.steps or ()) for conversation in conversations]
 
     def _details(self, steps: Sequence[str]) -> ScoreDetails:

@@ -9,8 +9,8 @@ import pytest
 from cached_models import CountingRM, flag, turns
 
 from reward_hub import BaseRM, InputTooLongError, InvalidConversationError
-from reward_hub.base import CallOptions
 from reward_hub.messages import parse
+from reward_hub.reward_model import CallOptions
 
 
 def test_duplicates_are_scored_once_and_order_is_kept(cached):
@@ -62,7 +62,7 @@ def test_with_on_error_none_a_failure_is_none_and_not_kept(cached):
         assert [score for score, _ in results] == [None, 1 / 7, None, 1 / 7]
         assert results[0][1]["error"] == results[2][1]["error"] == {"type": "InputTooLongError", "message": "too long"}
         assert rm.asked[n] == (["broken", "a", "b"] if n == 0 else ["broken"])
-    failures = wrapped._score_many([parse(c) for c in batch], CallOptions(on_error="none", first_index=0))
+    failures = wrapped.score_conversations([parse(c) for c in batch], CallOptions())
     assert failures[0] is not failures[2]
 
 
@@ -92,7 +92,7 @@ def test_progress_counts_every_conversation(cached):
     wrapped.score(turns("a"))
     done: list[int] = []
     conversations = [parse(turns(r)) for r in ("a", "b", "b", "c", "a")]
-    wrapped._score_many(conversations, CallOptions(progress=done.append))
+    wrapped.score_conversations(conversations, CallOptions(progress=done.append))
     assert sum(done) == 5
 
 
@@ -115,7 +115,7 @@ async def test_an_asynchronous_model_is_awaited(cached):
     class SlowRM(BaseRM):
         fingerprint = "slow-1"
 
-        async def _ascore_many(self, conversations, options):
+        async def ascore_conversations(self, conversations, options):
             await asyncio.sleep(0.01)
             return [self._own_details(float(len(c.response))) for c in conversations]
 

@@ -10,8 +10,8 @@ from cached_models import PROBLEM, RIGHT, WRONG, CountingRM, flag, turns, withou
 from golden_sets import GoldenModels, GoldenSet
 
 from reward_hub import AutoRM, BaseRM
-from reward_hub.base import CallOptions
 from reward_hub.messages import parse
+from reward_hub.reward_model import CallOptions
 from reward_hub.types import ScoreDetails
 
 
@@ -73,12 +73,12 @@ def test_details_keep_every_field_and_type(cached):
     )
 
     class FixedRM(CountingRM):
-        def _score_many(self, conversations, options):
+        def score_conversations(self, conversations, options):
             return [details] * len(conversations)
 
     rm = cached(FixedRM())
     for expected in (False, True):
-        (result,) = rm._score_many([parse(turns("a"))], CallOptions())
+        (result,) = rm.score_conversations([parse(turns("a"))], CallOptions())
         assert result == ScoreDetails(**{**vars(details), "extra": {**details.extra, "cached": expected}})
         assert repr(result.raw_logits) == repr(details.raw_logits)
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import reward_hub
 from reward_hub import messages as border
-from reward_hub.base import CallOptions
 from reward_hub.cache.cached_rm import CachedRM
 from reward_hub.messages import parse
+from reward_hub.reward_model import CallOptions
 from reward_hub.types import Conversation, Message, ScoreDetails
 
 

@@ -375,7 +375,7 @@ class FirstPlaceRM(BaseRM):
     kind = "pairwise"
     name = "first place"
 
-    def _compare_many(self, pairs, both_orders, options):
+    def compare_pairs(self, pairs, both_orders, options):
         def p(a, b):
             return sigmoid(len(a) - len(b) + 1.0)
 
@@ -445,8 +445,9 @@ class StepRM(BaseRM):
     def score_steps(self, messages, steps):
         return [len(step) / 10 for step in steps]
 
-    def _default_aggregation(self):
-        return "last"
+    @property
+    def capabilities(self):
+        return replace(super().capabilities, aggregation="last")
 
 
 def test_a_process_model_keeps_its_steps_and_its_aggregation():

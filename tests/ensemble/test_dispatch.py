@@ -36,7 +36,7 @@ class Meeting(BaseRM):
         self.expected, self.asked = expected, asked
         self.name = f"server {len(asked)}"
 
-    async def _ascore_many(self, conversations, options):
+    async def ascore_conversations(self, conversations, options):
         self.asked.append(self.name)
         while len(self.asked) < self.expected:
             await asyncio.sleep(0.001)
@@ -68,7 +68,7 @@ def test_a_local_failure_ends_the_wait_for_servers():
     started, cancelled = threading.Event(), threading.Event()
 
     class Endless(BaseRM):
-        async def _ascore_many(self, conversations, options):
+        async def ascore_conversations(self, conversations, options):
             started.set()
             try:
                 await asyncio.Event().wait()

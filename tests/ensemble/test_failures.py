@@ -73,13 +73,13 @@ def test_a_member_that_fails_as_a_whole_is_skipped_too():
     class Gone(BaseRM):
         name = "gone"
 
-        def _score_many(self, conversations, options):
+        def score_conversations(self, conversations, options):
             raise BackendError("the engine is gone")
 
     class Short(BaseRM):
         name = "short"
 
-        def _score_many(self, conversations, options):
+        def score_conversations(self, conversations, options):
             return []
 
     rm = EnsembleRM([Vowels(), Gone(), Short()], on_member_error="skip", quorum=1)

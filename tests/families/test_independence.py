@@ -11,8 +11,8 @@ from golden_sets import GoldenModels, GoldenSet, golden_sets
 
 from reward_hub import BaseRM, registry
 from reward_hub.backends.transformers import TransformersBackend
-from reward_hub.base import CallOptions
 from reward_hub.messages import parse_pair
+from reward_hub.reward_model import CallOptions
 from reward_hub.types import ScoreDetails
 
 N = 64
@@ -40,7 +40,7 @@ def scores(rm: BaseRM, batch: Sequence[dict[str, Any]]) -> list[list[float]]:
     """One list of numbers an item; all items go to the model at once."""
     if "response_a" in batch[0]:
         pairs = [parse_pair(item["prompt_messages"], a=item["response_a"], b=item["response_b"]) for item in batch]
-        results = rm._compare_many(pairs, False, CallOptions())
+        results = rm.compare_pairs(pairs, False, CallOptions())
         return [[result.score] for result in results if isinstance(result, ScoreDetails)]
     if "steps" in batch[0]:
         return rm.score_steps_batch(batch)

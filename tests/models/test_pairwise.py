@@ -22,6 +22,7 @@ from reward_hub.models.pairwise_rm import PairwiseRM
 from reward_hub.numerics import sigmoid
 from reward_hub.ranking import ALL_PAIRS, _scores_of_all_pairs, _scores_of_sort
 from reward_hub.reads import TokenLogprobs
+from reward_hub.work import Work, in_thread, run
 
 SETS = {family: GoldenSet(slug, "own") for family, slug in (
     ("pairrm", "pairrm-hf"), ("better-pairrm", "better-pairrm"),
@@ -143,16 +144,16 @@ class Known:
         self.strengths = strengths
         self.batches: list[int] = []
 
-    def __call__(self, pairs: Sequence[tuple[int, int]]) -> list[float]:
-        self.batches.append(len(pairs))
-        return [sigmoid(self.strengths[i] - self.strengths[j]) for i, j in pairs]
+    def __call__(self, duels: Sequence[tuple[int, int]]) -> Work[list[float]]:
+        self.batches.append(len(duels))
+        return in_thread(lambda: [sigmoid(self.strengths[i] - self.strengths[j]) for i, j in duels])
 
 
 @pytest.mark.parametrize("n", [2, 3, 9, 16, 33])
 def test_a_merge_sort_finds_the_order_with_few_comparisons(n):
     strengths = np.random.default_rng(n).permutation(n).astype(float)
     ask = Known(strengths)
-    scores = _scores_of_sort(ask, n)
+    scores = run(_scores_of_sort(ask, n))
     assert sorted(range(n), key=lambda i: -scores[i]) == sorted(range(n), key=lambda i: -strengths[i])
     assert (max(scores), min(scores)) == (1.0, 0.0)
     assert sum(ask.batches) <= n * np.ceil(np.log2(n))
@@ -160,13 +161,13 @@ def test_a_merge_sort_finds_the_order_with_few_comparisons(n):
 
 
 def test_a_merge_sort_keeps_the_order_of_equals():
-    scores = _scores_of_sort(Known([1.0] * 11), 11)
+    scores = run(_scores_of_sort(Known([1.0] * 11), 11))
     assert sorted(range(11), key=lambda i: -scores[i]) == list(range(11))
 
 
 def test_the_score_of_all_pairs_is_the_mean_probability_of_winning():
     ask = Known([0.0, 1.0, 3.0])
-    scores = _scores_of_all_pairs(ask, ["x", "y", "z"], ["x", "y", "z", "x"])
+    scores = run(_scores_of_all_pairs(ask, ["x", "y", "z"], ["x", "y", "z", "x"]))
     wins = [(sigmoid(-1.0) + sigmoid(-3.0) + 0.5) / 3, (2 * sigmoid(1.0) + sigmoid(-2.0)) / 3]
     assert scores == pytest.approx([*wins, (2 * sigmoid(3.0) + sigmoid(2.0)) / 3])
     assert ask.batches == [3]
