@@ -44,7 +44,6 @@ class Benchmark:
         score: the rule, from rows as they stand in items.jsonl to metrics.
         hub: the parts of its data on the hub, all of which are scored; empty where the hub holds none that can be read.
         files: patterns of the names of its files in a folder that holds a copy of the data; the first that fits any.
-            Empty for a rule alone.
         download: what to fetch by hand.
         expand: the rows that the published rule scores: more than the file holds, or fewer.
         options_for_judge: arguments of the rule where a judge answers.
@@ -61,6 +60,11 @@ class Benchmark:
     expand: Callable[[Sequence[Row]], list[Row]] = as_read
     options_for_judge: Callable[[JudgeMode], dict[str, Any]] = as_a_model
     options_for_part: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_data(self) -> bool:
+        """Whether it can be asked for as a suite."""
+        return bool(self.hub or self.files or self.download)
 
     def load(
         self,
@@ -133,7 +137,7 @@ def register_benchmark(benchmark: Benchmark) -> None:
 
 def suite_names() -> list[str]:
     """The benchmarks that have data of their own."""
-    return [name for name, entry in BENCHMARKS.entries().items() if entry.thing.files]
+    return [name for name, entry in BENCHMARKS.entries().items() if entry.thing.has_data]
 
 
 def suite_named(name: str) -> Benchmark:
@@ -143,7 +147,7 @@ def suite_named(name: str) -> Benchmark:
         LookupError: there is none.
     """
     benchmark = BENCHMARKS.find(name)
-    if benchmark is None or not benchmark.files:
+    if benchmark is None or not benchmark.has_data:
         raise LookupError(f"there is no suite {name!r}; known: {', '.join(suite_names())}.")
     return benchmark
 

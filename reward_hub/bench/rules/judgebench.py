@@ -156,9 +156,6 @@ def _outcome(votes: Sequence[int]) -> Outcome:
     return "correct" if total > 0 else "incorrect" if total < 0 else "tie"
 
 
-_LABELS = ("A>B", "B>A")
-
-
 def _read(record: dict[str, Any]) -> Item:
     subset = record.get("subset")
     if subset is None:
@@ -167,8 +164,8 @@ def _read(record: dict[str, Any]) -> Item:
     if "chosen" in record and "rejected" in record:
         return preference_item(named)
     label = record.get("label")
-    if label not in _LABELS:
-        raise InvalidConversationError(f"'label' is {label!r}; {' or '.join(_LABELS)} is read.", field="label")
+    if label not in _TURNED:
+        raise InvalidConversationError(f"'label' is {label!r}; {' or '.join(_TURNED)} is read.", field="label")
     better, worse = ("response_A", "response_B") if label == "A>B" else ("response_B", "response_A")
     # By the label the rule knows the order that was published, on which what a tie counts depends.
     return responses_item(named, {"chosen": record.get(better), "rejected": record.get(worse)}, {"label": label})

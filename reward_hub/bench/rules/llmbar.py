@@ -32,6 +32,14 @@ from reward_hub.bench.rule_result import (
 from reward_hub.bench.scored_rows import ItemRow, PairScores, read_pairs
 from reward_hub.errors import InvalidConversationError
 
+SUBSETS = {
+    "Natural": "llmbar-natural",
+    "Neighbor": "llmbar-adver-neighbor",
+    "GPTInst": "llmbar-adver-GPTInst",
+    "GPTOut": "llmbar-adver-GPTOut",
+    "Manual": "llmbar-adver-manual",
+}
+
 NATURAL = "natural"
 ADVERSARIAL = ("neighbor", "gptinst", "gptout", "manual")
 
@@ -130,15 +138,6 @@ def _notes(groups: Mapping[str | None, Group], published: list[str | None]) -> t
     if published and outside:
         notes.append(f"Not in the overall score: {', '.join(outside)}.")
     return tuple(notes)
-
-
-SUBSETS = {
-    "Natural": "llmbar-natural",
-    "Neighbor": "llmbar-adver-neighbor",
-    "GPTInst": "llmbar-adver-GPTInst",
-    "GPTOut": "llmbar-adver-GPTOut",
-    "Manual": "llmbar-adver-manual",
-}
 
 
 def _read(record: dict[str, Any]) -> Item:

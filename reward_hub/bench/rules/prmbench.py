@@ -38,6 +38,7 @@ SECTIONS: dict[str, tuple[str, ...]] = {
 """The classes of each reported section, the plain mean of their PRM-Scores ("redundency" is their spelling)."""
 
 CORRECT = "correct"
+WITH_ORIGINALS = "redundency"
 BY_REDUNDANCY = ("redundency", "circular")
 WITHOUT_ERRORS = "multi_solutions"
 
@@ -277,9 +278,6 @@ def _notes(by_class: Mapping[str, _Class]) -> tuple[str, ...]:
     absent = [name for names in SECTIONS.values() for name in names if name not in by_class]
     partly = absent and len(absent) < sum(map(len, SECTIONS.values()))
     return (f"Sections are means of the classes present; absent: {', '.join(absent)}.",) if partly else ()
-
-
-WITH_ORIGINALS = "redundency"
 
 
 def _expand(rows: Sequence[Row]) -> list[Row]:

@@ -33,6 +33,7 @@ from reward_hub.bench.statistics import Floats, interval
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import InvalidConversationError
 
+SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 THRESHOLD = 0.5
 NO_ERROR = -1
 
@@ -226,9 +227,6 @@ def _last_box(text: str) -> str | None:
 
 def _integer(box: str | None) -> int | None:
     return int(box) if box is not None and re.fullmatch(r"[+-]?\d+", box) else None
-
-
-SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 def _read(record: dict[str, Any]) -> Item:

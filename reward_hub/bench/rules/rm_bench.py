@@ -135,17 +135,14 @@ def _notes(domains: Mapping[str, _Domain], n_items: int) -> tuple[str, ...]:
     return tuple(notes)
 
 
-_STYLES = 3
-
-
 def _read(record: dict[str, Any]) -> Item:
     subset = record.get("domain", record.get("subset"))
     if subset is None and "file" in record:
         # chat_filtered.json, safety-refuse_filtered.json
         subset = PurePosixPath(record["file"]).stem.removesuffix("_filtered")
     for name in ("chosen", "rejected"):
-        if not isinstance(record.get(name), list) or len(record[name]) != _STYLES:
-            raise InvalidConversationError(f"{name!r} must be a list of {_STYLES} texts, one a style.", field=name)
+        if not isinstance(record.get(name), list) or len(record[name]) != len(STYLES):
+            raise InvalidConversationError(f"{name!r} must be a list of {len(STYLES)} texts, one a style.", field=name)
     return preference_item({**record, "subset": subset})
 
 

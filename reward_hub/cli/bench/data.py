@@ -22,7 +22,7 @@ from reward_hub.data.rows import RowFormatError
 _DATA = "Data"
 _DEFAULT_SUITE = "rewardbench"
 # Those of other packages are looked up when one is asked for.
-_SUITES = ", ".join(name for name, entry in BENCHMARKS.builtin().items() if entry.thing.files)
+_SUITES = ", ".join(name for name, entry in BENCHMARKS.builtin().items() if entry.thing.has_data)
 
 
 @dataclasses.dataclass(frozen=True)
