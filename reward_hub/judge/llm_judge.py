@@ -183,7 +183,7 @@ class LLMJudge(BaseRM):
         chat = LimitedChat(self._client, self._ledger, sender)
         self._judging = Judging(model, self.form, self._plan, chat, max_concurrency=max_concurrency)
         self._details = JudgeDetails(self.form, model, "vllm" if in_process else "api")
-        self._positions = PositionTally()
+        self._positions = PositionTally(model)
         if type(self) is LLMJudge:
             self.load_call = LoadCall.of(
                 LLMJudge, given, self, keys=("api_key",), folders=("model",), by_name=("engine",)

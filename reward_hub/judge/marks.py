@@ -35,9 +35,13 @@ _SCALE = re.compile(
     r"|on\s+a\s+(?:scale\s+(?:of|from)\s+)?\d+\s*(?:-|–|to\b))\s*(?P<top>\d+(?:\.\d+)?|five\b)",
     re.IGNORECASE,
 )
-# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+" are not a score of 4, nor is "½" one of 1.
+# What makes the words before it the subject of a sentence, which is not a verdict: "5 would be perfect", "A might win".
+_TALKED_ABOUT = r"(?:would|could|should|might|may|can(?:not)?|had|if|unless|seems?|needs?|requires?|means?)\b"
+# "4 or 5", "3-4", "4:1", "4 5", "4th", "4%", "4+", "5 is too much" are not a score, nor is "½" one of 1.
 _MORE_THAN_A_NUMBER = re.compile(
-    rf"[^\W_]|[%+^⁄]|{CLOSING}(?:[-–—~/&:,]|to\b|or\b|and\b)\s*[(\[]?\d|[ \t]+\d", re.IGNORECASE
+    rf"[^\W_]|[%+^⁄]|{CLOSING}(?:[-–—~/&:,]|to\b|or\b|and\b)\s*[(\[]?\d|[ \t]+\d"
+    rf"|{CLOSING},?[ \t]+(?:{_TALKED_ABOUT}|(?:is|was|were|minus|less|but)\b|(?:is|was)n['’]t\b)",
+    re.IGNORECASE,
 )
 # "A or B" and "A/B" name what there is to choose from; a small "a" before a word is an article.
 LETTER = re.compile(
@@ -48,7 +52,7 @@ LETTER = re.compile(
 # "A and B", "A = B" are not a choice; nor are "A tie", "A is not better", "A is worse". "A > B" is one, of A.
 _MORE_THAN_A_LETTER = re.compile(
     rf"{CLOSING}(?:and|vs\.?|versus|[,&|=≈~<+]+){BEFORE_LETTER}[AB]\b"
-    r"|[ \t]+[AB]\b|\s+(?:tie|draw)\b"
+    rf"|[ \t]+[AB]\b|\s+(?:tie|draw)\b|,?[ \t]+{_TALKED_ABOUT}"
     r"|\s+(?:(?:is|was|does|did|has)\s*)?(?:n['’]t|not\b|worse\b|weaker\b|inferior\b|loses\b|lost\b|fails\b)",
     re.IGNORECASE,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import statistics
 import threading
@@ -11,6 +12,12 @@ from typing import Any, Literal, TypeAlias
 
 from reward_hub.judge.chat.limits import Usage
 from reward_hub.judge.form import JudgeTask, Mode, Reply, Verdict
+
+logger = logging.getLogger(__name__)
+
+# A mean preference for one place that is warned of, and from how many pairs on.
+STRONG_BIAS = 0.25
+WARNED_FROM = 10
 
 Reduce: TypeAlias = Literal["mean", "median", "majority"]
 Values: TypeAlias = Sequence[float]
@@ -128,9 +135,15 @@ class PositionBias:
 
 
 class PositionTally:
-    """The position bias over all pairs so far."""
+    """The position bias over all pairs so far; a strong one is warned of once.
 
-    def __init__(self) -> None:
+    Args:
+        judge: its name, for the warning.
+    """
+
+    def __init__(self, judge: str) -> None:
+        self._judge = judge
+        self._warned = False
         self._lock = threading.Lock()
         self._pairs = 0
         self._agreeing = 0.0
@@ -141,6 +154,18 @@ class PositionTally:
             self._pairs += one.pairs
             self._agreeing += one.agreement * one.pairs
             self._bias += one.bias * one.pairs
+            bias = self._bias / self._pairs
+            if self._warned or self._pairs < WARNED_FROM or abs(bias) < STRONG_BIAS:
+                return
+            self._warned = True
+        logger.warning(
+            "%s prefers the response that stands %s: over %d pairs in both orders its position bias is %+.2f (at most "
+            "0.5). Its verdicts say less about the responses than about their places.",
+            self._judge,
+            "first" if bias > 0 else "last",
+            self._pairs,
+            bias,
+        )
 
     @property
     def total(self) -> PositionBias | None:

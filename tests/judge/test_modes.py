@@ -194,6 +194,21 @@ def test_one_order_is_asked_where_that_is_said_and_both_where_the_call_says_so(j
     assert len(server.asked) == 3
 
 
+def test_a_judge_that_always_answers_a_is_warned_of_once(judge_on: JudgeOn, caplog: pytest.LogCaptureFixture) -> None:
+    pairs = [{"prompt": "q", "a": f"answer {i}", "b": "another"} for i in range(15)]
+    judge, _ = judge_on(says('{"winner": "A"}'), mode="pairwise")
+    with caplog.at_level("WARNING", logger="reward_hub"):
+        assert {judge.compare(**pair) for pair in pairs} == {0.5}
+    (record,) = caplog.records
+    assert "prefers the response that stands first: over 10 pairs" in record.getMessage()
+    assert judge.position_bias.bias == 0.5
+    caplog.clear()
+    judge, _ = judge_on(says('{"winner": "tie"}'), mode="pairwise")
+    with caplog.at_level("WARNING", logger="reward_hub"):
+        assert {judge.compare(**pair) for pair in pairs} == {0.5}
+    assert caplog.records == []
+
+
 def test_the_position_bias_adds_up_over_pairs(judge_on: JudgeOn) -> None:
     judge, _ = judge_on(prefers("good"), mode="pairwise")
     for a, b in (("good", "bad"), ("bad", "good"), ("x", "y")):

@@ -348,6 +348,25 @@ def test_two_verdicts_that_differ_are_none(family: str, data: st.DataObject, tal
     assert verdict_of(family, f"{mark.format(first)}\n{talk}\n{mark.format(second)}") is None
 
 
+TALKED_ABOUT = (
+    "{} would be perfect, but this is not",
+    "{} if it were complete",
+    "{}, had it been complete",
+    "{} might be too much",
+    "{} seems right at first",
+    "{} unless it is wrong",
+)
+
+
+@pytest.mark.parametrize("talk", TALKED_ABOUT)
+@pytest.mark.parametrize("family", ["prometheus-absolute", "prometheus-relative", "selene-atla"])
+def test_a_verdict_that_is_only_talked_about_is_none(family: str, talk: str) -> None:
+    mark, values = MARKED[family]
+    for value in values:
+        assert verdict_of(family, talk.format(mark.format(value))) is None
+        assert verdict_of(family, f"{mark.format(value)}\n\nIt would be better if it were complete.") == MEANING[value]
+
+
 @fixed
 @given(family=FAMILIES, text=st.text(max_size=40))
 def test_any_text_gives_a_verdict_of_the_family_or_an_error(family: str, text: str) -> None:

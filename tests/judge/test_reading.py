@@ -50,6 +50,21 @@ STEPWISE = rubric_form(Rubric(instructions="Judge."), "stepwise")
         "Score (1-5): 4",
         '{"Reasoning": "good", "Score": 4}',
         '{"score": "4 out of 5"}',
+        '{"score": "4 (out of 5)"}',
+        "{'score': 4}",
+        "{'reasoning': 'it\\'s \"fine\"', 'score': 4, 'sure': True, 'errors': None,}",
+        """{"reasoning": 'as asked', 'score': 4}""",
+        r'{"reasoning": "by \(x\) and \\frac{1}{2}", "score": 4}',
+        '{{"reasoning": "twice in braces", "score": 4}}',
+        "{'reasoning': 'The draft says {\"score\": 2}, but', 'score': 4}",
+        '{"draft": {"score": 2}, "score": 4,}',
+        "Score: 4 out of 5",
+        "Score: 4/5.",
+        "Score\uff1a\uff14",
+        "The final score: 4, because it is right.",
+        "Score: 4 points",
+        "The score is not 5.\nScore: 4",
+        "Score: 5 is the most there is.\nFinal score: 4",
     ],
 )
 def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
@@ -62,7 +77,6 @@ def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
         "",
         "4",
         "I give it a 4.",
-        "{'score': 4}",
         '{"score": 6}',
         '{"score": 0}',
         '{"score": 3.5}',
@@ -85,6 +99,20 @@ def test_a_verdict_is_found_wherever_it_plainly_stands(text: str) -> None:
         "Score: 4\nScore: 2",
         "Score: 9",
         "Score: 4.5",
+        "Score: 5 would be perfect, but this is a 2.",
+        "Score: 5, were it complete.",
+        "Score: 5 - 1 for the tone",
+        "Score: 5 minus 2",
+        "Score: 1 0",
+        "Score: 4 stars",
+        "Score: 3,5",
+        "Score: 4%",
+        "The highest score: 5. This is worth less.",
+        "A perfect score: 5",
+        "Overall score: 4\nStyle score: 2",
+        "{'score': 4, 'score': 2}",
+        """{'reasoning': 'it's said {"score": 2}', 'score': 4}""",
+        '{"reasoning": "a "quote" and {"score": 2}", "score": 4}',
         "<think>Score: 4",
         'Well. <think> I would say {"score": 4}',
         '{"score": 4} {"score": 9}',
@@ -117,6 +145,74 @@ def test_whatever_the_reasons_quote_the_score_is_the_one_given(reasoning: str, s
     assert verdict.reasoning == reasoning.strip()
 
 
+@given(st.text(max_size=100), st.sampled_from([1, 2, 3, 4, 5, "1", "5/5"]))
+def test_an_object_as_python_writes_it_is_read(reasoning: str, value: int | str) -> None:
+    score = int(str(value)[0])
+    verdict = SCORED.read(ONE, [Reply(repr({"reasoning": reasoning, "score": value, "sure": True, "why": None}))])
+    assert (verdict.scores, verdict.reasoning) == ((score,), reasoning.strip())
+
+
+@given(
+    said=st.integers(1, 5),
+    meant=st.integers(1, 5),
+    before=st.sampled_from(["", "Well.\n", "**", "- ", "The final "]),
+    talk=st.sampled_from(
+        [
+            "Score: {said} would be perfect, but this is a {meant}",
+            "Score: {said} if all were right; it is {meant}",
+            "Score: {said}, had it been complete. It gets {meant}",
+            "Score: {said} minus {meant}",
+            "Score: {said} or rather {meant}",
+            "Score: {said} is too much for this",
+            "Score: {said} (were it not for the errors)",
+            "The best score is {said}. This gets {meant}",
+            "Somebody's score: {said} or so",
+        ]
+    ),
+)
+def test_a_score_that_is_only_talked_about_is_not_one(said: int, meant: int, before: str, talk: str) -> None:
+    text = before + talk.format(said=said, meant=meant)
+    with pytest.raises(JudgeParseError):
+        SCORED.read(ONE, [Reply(text)])
+    assert SCORED.read(ONE, [Reply(f"{text}\nScore: {meant}")]).scores == (meant,)
+
+
+@pytest.mark.parametrize("label", ["A", "B"])
+@pytest.mark.parametrize("written", ["Response {}", "{}", "response {}.", "[[{}]]", "**{}**", "The answer {}"])
+def test_a_label_may_come_with_the_word_for_what_it_labels(written: str, label: str) -> None:
+    value, p = written.format(label), 1.0 if label == "A" else 0.0
+    for text in (json.dumps({"winner": value}), repr({"winner": value}), f"Winner: {value}"):
+        assert COMPARED.read(PAIR, [Reply(text)]).scores == (p,)
+    assert COMPARED.read(PAIR, [Reply(f"Winner: {label} is better than {'BA'['AB'.index(label)]}.")]).scores == (p,)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"winner": "A tie"}', '{"winner": "a tie"}', "Winner: A tie", "Winner: tie", "winner: a tie."]
+)
+def test_a_tie_is_not_a_preference_for_a(text: str) -> None:
+    assert COMPARED.read(PAIR, [Reply(text)]).scores == (0.5,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Winner: A or B",
+        "Winner: not A",
+        "Winner: A would win if it were shorter, so B.",
+        "Winner: A is not better than B",
+        "Winner: A is better in style, B in truth",
+        "Winner: A\nWinner: B",
+        "Winner: A tie would be wrong",
+        '{"winner": "A or B"}',
+        '{"winner": "not A"}',
+        '{"winner": "A is worse"}',
+    ],
+)
+def test_a_label_that_is_only_talked_about_is_not_a_preference(text: str) -> None:
+    with pytest.raises(JudgeParseError):
+        COMPARED.read(PAIR, [Reply(text)])
+
+
 def test_criteria_are_combined_by_their_weights_not_by_the_judge() -> None:
     verdict = CRITERIA.read(ONE, [Reply('{"scores": {"correctness": 5, " TONE": 1}, "score": 2}')])
     assert verdict.scores == ((3 * 5 + 1 * 1) / 4,)
@@ -131,6 +227,8 @@ def test_criteria_are_combined_by_their_weights_not_by_the_judge() -> None:
         "Correctness: 5/5\n- **Tone**: 1",
         "- **Correctness (weight: 0.75):** 5\n- **Tone** (weight: 0.25): 1",
         '{"Scores": {"Correctness": 5, "Tone": 1}}',
+        "Correctness: 5/5, Tone: 1/5.",
+        "{'scores': {'Correctness': 5, 'Tone': 1}}",
     ],
 )
 def test_criteria_are_found_without_the_form_that_was_asked_for(text: str) -> None:

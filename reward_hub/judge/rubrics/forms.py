@@ -16,7 +16,8 @@ from reward_hub.errors import JudgeParseError, UnsupportedError
 from reward_hub.judge.form import ChatMessages, JudgeForm, JudgeTask, Mode, Reply, Verdict
 from reward_hub.judge.rubrics.expected_scores import expected_at
 from reward_hub.judge.rubrics.fencing import conversation_parts, fenced
-from reward_hub.judge.rubrics.reply_json import ReplyObject, value_in_words, verdict_in
+from reward_hub.judge.rubrics.reply_json import ReplyObject, verdict_in
+from reward_hub.judge.rubrics.reply_words import value_in_words
 from reward_hub.judge.rubrics.rubric import Rubric, plain_name
 from reward_hub.judge.rubrics.verdict_fields import VERDICT_FIELDS, Schema, Values, VerdictField
 

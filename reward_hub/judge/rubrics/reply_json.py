@@ -1,4 +1,4 @@
-"""From a judge's reply to the JSON of its verdict: thinking is cut off, text around the object is passed over.
+"""From a judge's reply to the object of its verdict: thinking is cut off, text around the object is passed over.
 
 Only replies are read here, never the judged texts.
 """
@@ -6,7 +6,6 @@ Only replies are read here, never the judged texts.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,8 +18,20 @@ T = TypeVar("T")
 # As DeepSeek, Qwen, Seed and others write it.
 _THINK = re.compile(r"<(?:seed:)?(?:think|thinking)>", re.IGNORECASE)
 _END_THINK = re.compile(r"</(?:seed:)?(?:think|thinking)>", re.IGNORECASE)
-_MARKUP = r"[ \t*_`\"'(\[]{0,10}"
-_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+# Pieces of an object as Python and hasty judges write it: quotes of either kind, a comma too many, True and None.
+_PIECE = re.compile(
+    r"""(?P<text>"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|(?P<comma>,(?=\s*[}\]]))|(?P<word>\b(?:True|False|None)\b)"""
+    r"|(?P<opens>[{\[])|(?P<closes>[}\]])|(?P<other>[^\"'{}\[\],TFN]+|.)",
+    re.DOTALL,
+)
+_ESCAPE = re.compile(
+    r"\\(?P<code>x[0-9a-fA-F]{2}|U(?:000[0-9a-fA-F]|0010)[0-9a-fA-F]{4})"
+    r"|\\(?P<known>[\"\\/bfnrt]|u[0-9a-fA-F]{4})|\\.|\\|\"",
+    re.DOTALL,
+)
+_JSON_WORDS = {"True": "true", "False": "false", "None": "null"}
+# So many objects that are not JSON are looked into, which keeps the time for any reply in bounds.
+_MOST_LOOSE = 8
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,6 @@ def verdict_in(
     """
     start = answer_start(text)
     objects = [one for one in _objects_in(text, start) if holds(one.value)]
-    if not objects:
-        objects = [one for one in _objects_in(_TRAILING_COMMA.sub(" ", text), start) if holds(one.value)]
     if not objects and "{" not in text[start:]:
         try:
             stated = in_words(text[start:])
@@ -96,46 +105,6 @@ def answer_start(text: str) -> int:
         start = end.end()
 
 
-def number_in(value: Any, *, low: float, high: float, whole: bool) -> float:
-    """A score as JSON gives it: a number, or a text that is one ("4"; "4/5", "4 out of 5" where 5 is the highest).
-
-    Raises:
-        ValueError: it is none, out of range, or no whole number where one is wanted.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise ValueError(f"{value!r:.80} is not a score")
-    if isinstance(value, str):
-        value = re.sub(rf"\s*(?:/|\bout\s+of\b)\s*{high:g}\s*$", "", value)
-    try:
-        number = float(value)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(f"{value!r:.80} is not a score") from error
-    if not (math.isfinite(number) and low <= number <= high):
-        raise ValueError(f"{value!r:.80} is not between {low:g} and {high:g}")
-    if whole and not number.is_integer():
-        raise ValueError(f"{value!r:.80} is not a whole number")
-    return number
-
-
-def value_in_words(text: str, name: str) -> str | None:
-    """What stands behind a name and a colon ("**Score:** 4/5", "Clarity (weight: 0.3): 4"), through markdown, if any.
-
-    Raises:
-        ValueError: two things that differ.
-    """
-    words = r"\s+".join(re.escape(word) for word in name.split())
-    pattern = re.compile(
-        rf"(?<!\w)(?:{words})[\"'*_`]{{0,3}}(?:[ \t]*\([^()\n]{{1,40}}\)[\"'*_`]{{0,3}})?[ \t]*[:=]{_MARKUP}"
-        r"(?P<value>-?\d+(?:\.\d+)?(?:\s*/\s*\d+)?|A|B|tie)"
-        rf"(?!\w|\.\d){_MARKUP}(?=[.,;)]?(?:\s|$))(?!\s*(?:[-–]\s*\d|(?:to|or|and|out)\b))",
-        re.IGNORECASE,
-    )
-    values = {match["value"] for match in pattern.finditer(text)}
-    if len(values) > 1:
-        raise ValueError(f"{name} is {' and '.join(sorted(values))}")
-    return values.pop() if values else None
-
-
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
@@ -144,19 +113,77 @@ def _is_object(text: str) -> bool:
 
 
 def _objects_in(text: str, start: int) -> Iterator[ReplyObject]:
-    """The outermost JSON objects from `start` on, in code fences or among other text."""
+    """The outermost objects from `start` on, in code fences or among other text.
+
+    What stands inside of braces that cannot be read is not the verdict: it may be quoted there.
+    """
     # Line breaks inside of strings are let through: judges write them where no grammar holds them.
     decoder = json.JSONDecoder(object_pairs_hook=_without_contradiction, strict=False)
+    unread: int | None = None
+    loose_left = _MOST_LOOSE
     while (start := text.find("{", start)) >= 0:
         try:
             value, end = decoder.raw_decode(text, start)
         except _ContradictionError as error:
             raise JudgeParseError(f"The judge's reply gives {error.args[0]!r} twice.", text=text) from error
         except (ValueError, RecursionError):
-            start += 1
-            continue
-        yield ReplyObject(value, start, end)
+            loose = _loose_object(text, start, decoder) if loose_left else None
+            loose_left -= loose_left > 0
+            if loose is None:
+                unread = start if unread is None else unread
+                start += 1
+                continue
+            value, end = loose
+        if unread is None or not _is_inside(text[unread:start]):
+            unread = None
+            yield ReplyObject(value, start, end)
         start = end
+
+
+def _is_inside(before: str) -> bool:
+    """Whether what follows `before`, which begins with a brace, stands inside of it; "{{" is one brace."""
+    return before.count("{") > before.count("}") and bool(before.strip("{ \t\n"))
+
+
+def _loose_object(text: str, start: int, decoder: json.JSONDecoder) -> tuple[dict[str, Any], int] | None:
+    """The object that begins at `start` as Python writes it, and its end; None where it cannot be read so either.
+
+    Raises:
+        JudgeParseError: it has a key twice, with different values.
+    """
+    pieces: list[str] = []
+    depth = 0
+    for piece in _PIECE.finditer(text, start):
+        depth += bool(piece["opens"]) - bool(piece["closes"])
+        pieces.append(_as_json(piece))
+        if depth == 0:
+            break
+    else:
+        return None
+    try:
+        value = decoder.decode("".join(pieces))
+    except _ContradictionError as error:
+        raise JudgeParseError(f"The judge's reply gives {error.args[0]!r} twice.", text=text) from error
+    except (ValueError, RecursionError):
+        return None
+    return value, piece.end()
+
+
+def _as_json(piece: re.Match[str]) -> str:
+    if piece["comma"]:
+        return ""
+    if piece["text"]:
+        return f'"{_ESCAPE.sub(_as_json_escape, piece[0][1:-1])}"'
+    return _JSON_WORDS.get(piece[0], piece[0])
+
+
+def _as_json_escape(match: re.Match[str]) -> str:
+    """A quote or an escape inside of a text; a backslash that escapes nothing ("\\frac", "\\(") stands for itself."""
+    if match["code"]:
+        return json.dumps(chr(int(match["code"][1:], 16)))[1:-1]
+    if match[0] in ('"', "\\'"):
+        return match[0].removeprefix("\\").replace('"', '\\"')
+    return match[0] if match["known"] else "\\" + match[0]
 
 
 class _ContradictionError(Exception):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from reward_hub.judge.form import JudgeTask, Mode
-from reward_hub.judge.rubrics.reply_json import number_in
+from reward_hub.judge.rubrics.reply_words import label_in, number_in
 from reward_hub.judge.rubrics.rubric import Rubric
 
 Schema: TypeAlias = dict[str, Any]
@@ -53,10 +53,10 @@ def _scoring(rubric: Rubric) -> VerdictField:
 
 def _comparing(rubric: Rubric) -> VerdictField:
     def read(value: Any, task: JudgeTask) -> Values:
-        number_of = {label.casefold(): number for label, number in PAIR_LABELS.items()}
-        if not isinstance(value, str) or value.strip().casefold() not in number_of:
+        label = label_in(value) if isinstance(value, str) else None
+        if label is None:
             raise ValueError(f"{value!r:.80} is neither A, B nor tie")
-        return (number_of[value.strip().casefold()],)
+        return (PAIR_LABELS[label],)
 
     return VerdictField(
         key="winner",
