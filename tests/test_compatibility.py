@@ -30,6 +30,7 @@ PROMISED = {
     "reward_hub.errors": ("RewardHubError", "InvalidConversationError", "CheckpointError"),
     "reward_hub.vllm.reward": ("VllmProcessRewardModel",),
     "reward_hub.llm_judge": ("create_pointwise_judge", "create_groupwise_judge", "JudgeResult", "CRITERIA"),
+    "reward_hub.llm_judge.prompts": ("Criterion", "CriterionRegistry"),
     "reward_hub.judge": ("LLMJudge", "Rubric", "JudgeForm", "parse_verdict"),
     "reward_hub.integrations.its_hub": ("RewardHubORM", "RewardHubPRM"),
     "reward_hub.testing": ("FakeBackend", "make_checkpoint", "make_tensors", "write_tensors"),

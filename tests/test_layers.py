@@ -164,4 +164,4 @@ def test_the_package_root_imports_next_to_nothing() -> None:
 @pytest.mark.parametrize("module", ["judge.chat.openai", "judge.chat.vllm", "judge.chat.limits"])
 def test_a_chat_client_knows_neither_rubrics_nor_published_judges(module: str) -> None:
     judge = {name for name in own_imports(module) if name.startswith("judge.")}
-    assert judge - {f"judge.{name}" for name in ("chat.client", "form", "chat.limits")} == set()
+    assert judge - {f"judge.{name}" for name in ("chat.client", "form", "chat.limits", "chat.providers")} == set()

@@ -14,27 +14,15 @@ from typing import Any
 
 from reward_hub.errors import InvalidConversationError
 from reward_hub.judge import LLMJudge, Rubric
+from reward_hub.judge.chat.openai import address_given
+from reward_hub.judge.chat.providers import require_openai_model
+from reward_hub.llm_judge.prompts import CRITERIA as CRITERIA
+from reward_hub.llm_judge.prompts import CriterionRegistry as CriterionRegistry
 from reward_hub.loops import run_sync
 from reward_hub.messages import is_single, parse, prompt_and_responses
 
-CRITERIA: Mapping[str, str] = {
-    "overall_quality": (
-        "How good the response is as a whole: whether what it says is correct, whether it answers all of what was "
-        "asked, whether it is clear and well ordered, whether its depth and its tone suit the question."
-    ),
-    "multi_step_tool_judge": (
-        "How well the response takes the next step of a task that is solved with tools.\n"
-        "- Stage: it fits where the task stands (planning, gathering data, analysis, finishing), and after several "
-        "calls it takes stock before it goes on.\n"
-        "- Strategy: early it keeps its options open, with data it checks what it assumes, and it divides what is "
-        "complex into parts that follow from one another.\n"
-        "- Tools: those called suit the stage and the request, with the right arguments, and each call brings the task "
-        "nearer to its end."
-    ),
-}
-"""What responses are judged by, under the names of reward_hub 0.1. Any other text is a criterion in its own words."""
-
-# How litellm marks endpoints that speak OpenAI's language; the endpoint itself does not know the mark.
+# How litellm marks endpoints that speak OpenAI's language; the endpoint itself does not know the mark. Only the first
+# has an address of its own.
 _LITELLM_ROUTES = ("openai/", "hosted_vllm/", "litellm_proxy/")
 
 
@@ -128,18 +116,19 @@ def create_pointwise_judge(
 
     Args:
         model: the model's name at the endpoint; litellm's `openai/`, `hosted_vllm/` and `litellm_proxy/` are taken off.
-        criterion: a name of `CRITERIA`, or what to judge by in plain words.
-        api_key, base_url: as `api_key` and `api_base` of `LLMJudge`.
+        criterion: a name of `CriterionRegistry`, or what to judge by in plain words.
+        api_key, base_url: as `api_key` and `api_base` of `LLMJudge`. Without an address the model is OpenAI's.
         options: further arguments of `LLMJudge`.
 
     Raises:
         ValueError: one word that names no criterion.
         TypeError: an option that `LLMJudge` does not know.
+        UnsupportedError: a model of another provider ("anthropic/..."), without its address.
     """
     rubric = Rubric(instructions=_criterion(criterion), score_range=(0.0, 10.0), whole=False)
     return PointwiseJudge(
         LLMJudge(
-            _without_route(model),
+            _without_route(model, base_url),
             rubric=rubric,
             api_key=api_key,
             api_base=base_url,
@@ -168,7 +157,7 @@ def create_groupwise_judge(
     """
     return GroupwiseJudge(
         LLMJudge(
-            _without_route(model),
+            _without_route(model, base_url),
             rubric=Rubric(instructions=_criterion(criterion)),
             mode="listwise",
             api_key=api_key,
@@ -182,18 +171,23 @@ def create_groupwise_judge(
 
 
 def _criterion(name_or_words: str) -> str:
-    if name_or_words in CRITERIA:
-        return CRITERIA[name_or_words]
-    if len(name_or_words.split()) < 2:
-        raise ValueError(
-            f"criterion {name_or_words!r} is not known; known: {', '.join(CRITERIA)}. A text of several words "
-            "is a criterion by itself."
-        )
+    if len(name_or_words.split()) < 2 or CriterionRegistry.is_registered(name_or_words):
+        try:
+            return CriterionRegistry.get(name_or_words)
+        except ValueError as error:
+            raise ValueError(f"{error} A text of several words is a criterion by itself.") from None
     return name_or_words
 
 
-def _without_route(model: str) -> str:
+def _without_route(model: str, base_url: str | None) -> str:
+    """The model's name as its endpoint knows it.
+
+    Raises:
+        UnsupportedError: it is not a model of OpenAI, and no address is given.
+    """
     route = next((route for route in _LITELLM_ROUTES if model.startswith(route)), "")
+    if not address_given(base_url):
+        require_openai_model(model.removeprefix("openai/"))
     return model.removeprefix(route)
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 from judge_server import in_turn, judge_server, says, verdict
 
-from reward_hub import InvalidConversationError, JudgeParseError
+from reward_hub import InvalidConversationError, JudgeParseError, LLMJudge, UnsupportedError
 from reward_hub.base import AggregationMethod, PRMResult
-from reward_hub.llm_judge import CRITERIA, create_groupwise_judge, create_pointwise_judge
+from reward_hub.judge.chat.providers import PROVIDERS
+from reward_hub.llm_judge import CRITERIA, CriterionRegistry, create_groupwise_judge, create_pointwise_judge
+from reward_hub.llm_judge.prompts import Criterion
 
 PROMPT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "What is 2 + 2?"}]
 RESPONSES = ["5", "It is 4.", "22"]
@@ -112,6 +115,44 @@ async def test_a_criterion_may_be_said_in_words_and_a_route_of_litellm_is_taken_
         assert server.asked[0].body["model"] == "org/judge"
         assert "Is it polite?" in server.asked[0].text
         judge.close()
+
+
+async def test_a_criterion_may_be_registered_under_a_name(monkeypatch):
+    monkeypatch.setattr(CriterionRegistry, "_criteria", dict(CriterionRegistry._criteria))
+    CriterionRegistry.register(Criterion(name="code_quality", content="Evaluate: readability, efficiency"))
+    assert CriterionRegistry.list_criteria() == [*CRITERIA, "code_quality"]
+    assert CriterionRegistry.get("code_quality") == "Evaluate: readability, efficiency"
+    with judge_server(verdict(3)) as server:
+        judge = create_pointwise_judge("judge", "code_quality", base_url=server.api_base, api_key="x")
+        assert await judge.ascore(CONVERSATIONS[0]) == 3.0
+        assert "Evaluate: readability, efficiency" in server.asked[0].text
+        judge.close()
+    with pytest.raises(ValueError, match=r"'none' is not known; known: overall_quality, .*code_quality"):
+        CriterionRegistry.get("none")
+    with pytest.raises(ValueError, match="both are needed"):
+        Criterion(name="empty", content="")
+
+
+@pytest.mark.parametrize("prefix", sorted(PROVIDERS))
+def test_a_model_of_another_provider_needs_that_providers_address(monkeypatch, prefix):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    address = re.escape(PROVIDERS[prefix].api_base)
+    for make in (create_pointwise_judge, create_groupwise_judge):
+        with pytest.raises(UnsupportedError, match=f"{address}.*and the model as 'name'") as caught:
+            make(f"{prefix}/name", "overall_quality", api_key="topsecret")
+        assert "topsecret" not in str(caught.value)
+    with pytest.raises(UnsupportedError, match=address):
+        LLMJudge(f"{prefix}/name", rubric="from 1-5", api_key="topsecret")
+    LLMJudge(f"{prefix}/name", rubric="from 1-5", api_base="http://localhost:9/v1").close()
+
+
+@pytest.mark.parametrize("model", ["bedrock/name", "azure/name", "hosted_vllm/name", "litellm_proxy/name", "org/model"])
+def test_no_key_is_sent_to_openai_for_a_model_that_is_not_theirs(monkeypatch, model):
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(UnsupportedError, match="base_url="):
+        create_pointwise_judge(model, "overall_quality", api_key="x")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://localhost:9/v1")
+    create_pointwise_judge(model, "overall_quality", api_key="x").close()
 
 
 def test_what_cannot_be_judged_is_refused():

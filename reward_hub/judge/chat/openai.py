@@ -25,6 +25,7 @@ from reward_hub.http.client import (
 )
 from reward_hub.http.sending import AttemptError
 from reward_hub.judge.chat.client import TOP_LOGPROBS, ChatRequest, Completion
+from reward_hub.judge.chat.providers import require_openai_model
 from reward_hub.judge.form import ReplyToken
 from reward_hub.loops import PerLoop
 
@@ -32,6 +33,11 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BASE = "https://api.openai.com/v1"
 _QUOTED = 300
+
+
+def address_given(api_base: str | None) -> bool:
+    """Whether an endpoint is named, by an argument or by OPENAI_BASE_URL; else OpenAI's own is meant."""
+    return bool(api_base or os.environ.get("OPENAI_BASE_URL"))
 
 
 class OpenAIChat:
@@ -57,6 +63,8 @@ class OpenAIChat:
         if timeout_s <= 0:
             raise TypeError(f"timeout_s={timeout_s}: it must be positive.")
         self.model = model
+        if not address_given(api_base):
+            require_openai_model(model)
         self._base = (api_base or os.environ.get("OPENAI_BASE_URL") or DEFAULT_BASE).rstrip("/")
         url = _url(self._base)
         if url is None or url.scheme not in ("http", "https") or not url.host:
