@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from bench_examples import DATA, records
 
-from reward_hub.bench.benchmark import suite_named, suite_names, suite_of_hub
+from reward_hub.bench.benchmark import BENCHMARKS, suite_named, suite_names, suite_of_hub
 from reward_hub.bench.items import Item
 
 
@@ -177,3 +177,10 @@ def test_the_prepared_files_are_read_whole() -> None:
     redundency = sum(row["classification"] == "redundency" for row in records("prmbench/prmbench_sample.jsonl"))
     assert counts["prmbench"][0] == 394 + redundency
     assert counts["prmbench"][1]["correct"] == redundency
+
+
+@pytest.mark.parametrize("name", ["preference", "best-of-n"])
+def test_a_rule_for_data_from_anywhere_is_no_suite(name: str) -> None:
+    assert BENCHMARKS.get(name).form == name
+    with pytest.raises(LookupError, match=f"no suite {name!r}"):
+        suite_named(name)
