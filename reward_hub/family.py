@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from reward_hub.encoding import refuse_template_arguments
-from reward_hub.numerics import softcap, softmax
+from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs, Read
 from reward_hub.types import (
     Array,
@@ -209,9 +209,7 @@ def step_probability(column: int) -> Callable[[Array, Setup], Scored]:
 
     def score(logits: Array, setup: Setup) -> Scored:
         """[n_steps, 2] logits -> probability a step."""
-        # Backends give logits before a cap; Gemma-2's language models have one.
-        capped = softcap(logits, setup.config.get("final_logit_softcapping"))
-        return Scored(steps=softmax(capped)[:, column].tolist())
+        return Scored(steps=softmax(logits)[:, column].tolist())
 
     return score
 

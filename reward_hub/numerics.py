@@ -64,11 +64,6 @@ def bfloat16(x: Array) -> Array:
     return (bits & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def softcap(x: Array, cap: float | None) -> Array:
-    """cap * tanh(x / cap), as Gemma-2 caps its logits; unchanged without a cap."""
-    return x if not cap else (cap * np.tanh(x / cap)).astype(np.float32)
-
-
 def aggregate(scores: Sequence[float], how: str) -> float:
     """One score from step scores.
 

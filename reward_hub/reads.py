@@ -1,7 +1,7 @@
 """The three questions a family may ask a backend, at positions of its choice.
 
 HeadOutputs(head)         what does the checkpoint's own small head say?        [n_positions (or fewer), width]
-TokenLogits(token_ids)    the LM-head logits of these tokens, uncapped          [n_positions, len(token_ids)]
+TokenLogits(token_ids)    the model's logits of these tokens                    [n_positions, len(token_ids)]
 TokenLogprobs()           log-probability of the token standing at the position [n_positions, 1]
 """
 
@@ -25,7 +25,7 @@ class HeadOutputs:
 
 @dataclass(frozen=True)
 class TokenLogits:
-    """The LM head's logits of `token_ids` for the token *after* each position, before any cap or scale."""
+    """The logits of `token_ids` for the token *after* each position, as the model's own class gives them."""
 
     token_ids: tuple[int, ...]
 

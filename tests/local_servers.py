@@ -191,7 +191,12 @@ class VllmLike:
                 return hidden
             if "rows" in backend._weights:
                 return hidden @ backend._weights["rows"].T + backend._weights["bias"]
-            return backend._read.head.apply(hidden, backend._weights)
+            return backend._read.head.apply(hidden, self._engine_weights(backend))
+
+    def _engine_weights(self, backend: Any) -> Any:
+        """The weights that the engine's own linear layer has: one by another name than `score` loses its bias."""
+        stem = getattr(backend._read.head, "name", "score")
+        return {name: x for name, x in backend._weights.items() if stem == "score" or name != f"{stem}.bias"}
 
     def _one(self, table: Any) -> Any:
         return {"LAST": table[-1], "CLS": table[0], "MEAN": table.mean(axis=0)}[self.pooling]

@@ -36,7 +36,8 @@ class PlainBackend(TransformersBackend):
             hidden = outputs.last_hidden_state[0][item.positions].numpy()
             if isinstance(self._read, HeadOutputs):
                 return self._read.head.apply(hidden, self._weights)
-            return np.asarray(hidden @ self._weights["rows"].T + self._weights["bias"])
+            assert self._class_logits is not None
+            return self._class_logits(np.asarray(hidden @ self._weights["rows"].T + self._weights["bias"]))
         ids = item.token_ids if item.decoder_ids is None else item.decoder_ids
         logprobs = torch.log_softmax(outputs.logits[0], dim=-1).numpy()
         return np.array([[logprobs[p - 1, ids[p]]] for p in item.positions]).reshape(-1, 1)

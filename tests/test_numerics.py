@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +9,7 @@ from hypothesis import strategies as st
 
 from reward_hub.errors import UnsupportedError
 from reward_hub.heads import MLP, Gated, Linear, Stacked
-from reward_hub.numerics import aggregate, sigmoid, sigmoids, softcap, softmax
+from reward_hub.numerics import aggregate, sigmoid, sigmoids, softmax
 
 SCORES = st.lists(st.floats(0.001, 1), min_size=1, max_size=8)
 
@@ -26,12 +24,6 @@ def test_sigmoid_neither_overflows_nor_leaves_the_unit_interval(x):
 def test_softmax_survives_large_logits():
     found = softmax(np.array([[1000.0, 0.0], [-1000.0, -1001.0]], np.float32))
     np.testing.assert_allclose(found, [[1.0, 0.0], [0.7310586, 0.2689414]], atol=1e-6)
-
-
-def test_softcap_without_a_cap_changes_nothing():
-    x = np.array([100.0], np.float32)
-    assert softcap(x, None)[0] == 100.0
-    assert softcap(x, 30.0)[0] == pytest.approx(30 * math.tanh(100 / 30), rel=1e-6)
 
 
 @given(SCORES)

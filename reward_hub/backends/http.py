@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
+from reward_hub.backends.class_logits import logits_of
 from reward_hub.backends.vllm import plan as vllm_plan
 from reward_hub.backends.vllm.folder import pieces_of, weight_shapes
 from reward_hub.backends.vllm.plan import WeightRules, plan
@@ -234,7 +235,7 @@ def _vllm_ways(files: CheckpointFiles, read: Read, backbone: Backbone | None, *,
                 "tokens" if tokens else "prefixes",
                 width,
                 found.native,
-                _apply(files, read, native=found.native, bias=found.bias),
+                _apply(files, read, backbone, native=found.native, bias=found.bias),
                 f"task {found.task}",
             )
             ways.setdefault((found.task, "/pooling"), way)
@@ -250,7 +251,7 @@ def _sglang_ways(files: CheckpointFiles, read: Read, backbone: Backbone | None) 
         stock = getattr(read.head, "name", None) == "score" and backbone is None
         if stock or _has_reward_class(files, read):
             ways.append(Way(sglang.SCORES, "prefixes", _native_width(read), True, _as_they_are, "scores"))
-    hidden = _apply(files, read, native=False, bias=None)
+    hidden = _apply(files, read, backbone, native=False)
     width = hidden_size(files.config)
     return [*ways, Way(sglang.HIDDEN, "prefixes", width, False, hidden, "pooled hidden states")]
 
@@ -273,19 +274,24 @@ def _as_they_are(rows: Array) -> Array:
     return rows
 
 
-def _apply(files: CheckpointFiles, read: Read, *, native: bool, bias: str | None) -> Callable[[Array], Array]:
+def _apply(
+    files: CheckpointFiles, read: Read, backbone: Backbone | None, *, native: bool, bias: str | None = None
+) -> Callable[[Array], Array]:
     """What is left to do with the rows that the server gives."""
+    if isinstance(read, TokenLogits):
+        logits = logits_of(files.config if backbone is None else backbone.config)
+        if native:
+            return logits
+        untied = "lm_head.weight" in files.shapes and files.config.get("model_type") not in _TIED
+        tied = bool(files.config.get("tie_word_embeddings", not untied))
+        weight, offset = lm_head_rows(files, read.token_ids, tied=tied)
+        return lambda hidden: logits(hidden @ weight.T + offset)
+    assert isinstance(read, HeadOutputs)
     if native:
         if bias is None:
             return _as_they_are
         added = files.read(bias)
         return lambda rows: rows + added
-    if isinstance(read, TokenLogits):
-        untied = "lm_head.weight" in files.shapes and files.config.get("model_type") not in _TIED
-        tied = bool(files.config.get("tie_word_embeddings", not untied))
-        weight, offset = lm_head_rows(files, read.token_ids, tied=tied)
-        return lambda hidden: hidden @ weight.T + offset
-    assert isinstance(read, HeadOutputs)
     head, weights = read.head, head_weights(files, read.head)
     return lambda hidden: head.apply(hidden, weights)
 

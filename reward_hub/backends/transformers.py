@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
+from reward_hub.backends.class_logits import ClassLogits, class_logits
 from reward_hub.backends.transformers_loading import OPTIONS, input_device, load_model
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
-from reward_hub.errors import BackendError, missing_dependency
+from reward_hub.errors import BackendError, UnsupportedError, missing_dependency
 from reward_hub.family import Backbone
 from reward_hub.reads import HeadOutputs, Read, TokenLogits, TokenLogprobs
 from reward_hub.tokenizer import Tokenizer
@@ -44,6 +45,7 @@ class TransformersBackend(Backend):
         model: Any,
         read: Read,
         weights: dict[str, Array],
+        logits: ClassLogits | None,
         *,
         causal: bool,
         batch_size: int | None,
@@ -52,6 +54,7 @@ class TransformersBackend(Backend):
         self._model: Any = model
         self._read = read
         self._weights = weights
+        self._class_logits = logits
         self._causal = causal
         self._batch_size = batch_size
         self._lock = threading.Lock()
@@ -91,17 +94,17 @@ class TransformersBackend(Backend):
                 model.to(device)
             except (RuntimeError, AssertionError) as error:
                 raise BackendError(f"The model cannot be put on device={device!r}: {error}") from error
+        weights: dict[str, Array] = {}
         if isinstance(read, HeadOutputs):
             weights = head_weights(files, read.head)
         elif isinstance(read, TokenLogits):
             tied = bool(getattr(model.config, "tie_word_embeddings", False))
             weights = dict(zip(("rows", "bias"), lm_head_rows(files, read.token_ids, tied=tied), strict=True))
-        else:
-            weights = {}
         return cls(
             model,
             read,
             weights,
+            _class_logits(model.config, read, options),
             causal=backbone is None or backbone.causal,
             batch_size=options.batch_size,
             max_batch_tokens=options.max_batch_tokens,
@@ -148,10 +151,14 @@ class TransformersBackend(Backend):
     def _forward(self, batch: list[TokenInput]) -> list[Array]:
         if isinstance(self._read, TokenLogprobs):
             return self._logprobs(batch)
-        hidden = self._hidden(batch)
-        if isinstance(self._read, TokenLogits):
-            return [rows @ self._weights["rows"].T + self._weights["bias"] for rows in hidden]
-        return [self._read.head.apply(rows, self._weights) for rows in hidden]
+        return [self._output(rows) for rows in self._hidden(batch)]
+
+    def _output(self, hidden: Array) -> Array:
+        """What the read makes of hidden vectors [n_positions, hidden_size]."""
+        if isinstance(self._read, HeadOutputs):
+            return self._read.head.apply(hidden, self._weights)
+        assert self._class_logits is not None
+        return self._class_logits(hidden @ self._weights["rows"].T + self._weights["bias"])
 
     def _hidden(self, batch: list[TokenInput]) -> list[Array]:
         """Hidden vectors after the final norm at the read positions, float32 on the host."""
@@ -166,12 +173,11 @@ class TransformersBackend(Backend):
     def _logprobs(self, batch: list[TokenInput]) -> list[Array]:
         """Log-probability of the token at each position, over the whole vocabulary, in float32."""
         inputs = self._model_inputs(batch)
-        if batch[0].decoder_ids is not None:
-            logits = self._model(**inputs).logits
-            tables = [logits[i] for i in range(len(batch))]
+        whole_model = self._class_logits is None
+        if whole_model:
+            tables = self._model(**inputs).logits
         else:
-            base = getattr(self._model, self._model.base_model_prefix)
-            tables = list(base(**inputs).last_hidden_state)
+            tables = getattr(self._model, self._model.base_model_prefix)(**inputs).last_hidden_state
         answers = []
         for item, table in zip(batch, tables, strict=True):
             ids = item.token_ids if item.decoder_ids is None else item.decoder_ids
@@ -179,22 +185,16 @@ class TransformersBackend(Backend):
             for start in range(0, len(item.positions), LOGPROB_ROWS):
                 positions = item.positions[start : start + LOGPROB_ROWS]
                 before = table[torch.tensor([p - 1 for p in positions], device=table.device)]
-                logits = before if item.decoder_ids is not None else self._lm_logits(before)
+                logits = before if whole_model else self._lm_logits(before)
                 chosen = torch.tensor([[ids[p]] for p in positions], device=logits.device)
                 parts.append(torch.log_softmax(logits.float(), dim=-1).gather(1, chosen).cpu().numpy())
             answers.append(np.concatenate(parts) if parts else np.zeros((0, 1), np.float32))
         return answers
 
-    def _lm_logits(self, hidden: Any) -> Any:
-        """The LM head with the caps and scales that model classes put behind it."""
-        logits = self._model.get_output_embeddings()(hidden)
-        config = self._model.config
-        if getattr(config, "logit_scale", None):  # Cohere
-            logits = logits * config.logit_scale
-        if getattr(config, "logits_scaling", None):  # Granite
-            logits = logits / config.logits_scaling
-        cap = getattr(config, "final_logit_softcapping", None)  # Gemma-2
-        return torch.tanh(logits / cap) * cap if cap else logits
+    def _lm_logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[n, hidden_size] -> [n, vocabulary]: the logits of the model's class."""
+        assert self._class_logits is not None
+        return self._class_logits.tensor(self._model.get_output_embeddings()(hidden))
 
     def _model_inputs(self, batch: list[TokenInput]) -> dict[str, Any]:
         """Right-padded tensors. The padding id is 0: it is never looked for and never seen by a real token."""
@@ -218,6 +218,18 @@ class TransformersBackend(Backend):
         if self._causal or batch[0].decoder_ids is not None:
             inputs["use_cache"] = False
         return inputs
+
+
+def _class_logits(config: Any, read: Read, options: EngineOptions) -> ClassLogits | None:
+    """What stands between the LM head and the logits; None: no LM head is read, or the whole model is run for them."""
+    if isinstance(read, HeadOutputs) or (isinstance(read, TokenLogprobs) and config.is_encoder_decoder):
+        return None
+    try:
+        return class_logits(config, trust_remote_code=options.trust_remote_code)
+    except UnsupportedError:
+        if isinstance(read, TokenLogits):
+            raise
+        return None  # slower, and the logits of every token need memory
 
 
 def _batches(

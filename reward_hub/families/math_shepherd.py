@@ -56,6 +56,7 @@ FAMILY = Family(
     score=step_probability(0),
     score_range=(0.0, 1.0),
     aggregate="min",
+    recipe=2,
     read_summary="logits of '+' and '-' at the tag after each step",
     head_summary="lm_head rows of '+' and '-'",
     reading="The card's procedure with the labels PRMBench and VersaPRM add; search-and-learn writes no labels, a "

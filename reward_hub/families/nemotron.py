@@ -54,6 +54,7 @@ FAMILY = Family(
     encode=encode,
     read=read,
     score=head_output,
+    recipe=2,
     read_summary="logit of vocabulary entry 0 after the last token",
     head_summary="lm_head row 0",
     reading="The card: no generation prompt, which would give another score.",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from reward_hub.encoding import require_alternating
 from reward_hub.errors import CheckpointError
 from reward_hub.family import Checkpoint, Family, Pair, Setup, calls_itself, never
-from reward_hub.numerics import sigmoid, softcap
+from reward_hub.numerics import sigmoid
 from reward_hub.reads import TokenLogits
 from reward_hub.types import Array, Message, Scored, TokenInput
 
@@ -45,7 +45,7 @@ def read(setup: Setup) -> TokenLogits:
 
 def score(logits: Array, setup: Setup) -> Scored:
     """[1, 2] logits of ('A', 'B') -> P('A') of the two."""
-    a, b = softcap(logits, setup.config.get("final_logit_softcapping"))[0]
+    a, b = logits[0]
     return Scored(sigmoid(float(a) - float(b)))
 
 
@@ -62,6 +62,7 @@ FAMILY = Family(
     score_range=(0.0, 1.0),
     both_orders=True,
     pair_output="probability",
+    recipe=2,
     read_summary="last token",
     head_summary="lm_head rows of 'A' and 'B'",
     reading="The card's mean of two orders, so that identical responses give 0.5.",

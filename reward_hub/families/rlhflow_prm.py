@@ -78,6 +78,7 @@ FAMILY = Family(
     score=step_probability(0),
     score_range=(0.0, 1.0),
     aggregate="mean",
+    recipe=2,
     read_summary="logits of '+' and '-' after each step",
     head_summary="lm_head rows of '+' and '-'",
     reading="The authors' script. ProcessBench joins question and step by a blank line, PRMBench takes the softmax "

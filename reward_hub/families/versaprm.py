@@ -56,6 +56,7 @@ FAMILY = Family(
     score=step_probability(1),
     score_range=(0.0, 1.0),
     aggregate="min",
+    recipe=2,
     read_summary="logits of '-' and '+' at the separator after each step",
     head_summary="lm_head rows of '-' and '+'",
     reading="The authors' script, the one reference there is; the minimum of the steps is what its voting uses.",

@@ -6,7 +6,6 @@ Checkpoints are tiny and random, tokenizers are made here; expected numbers come
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -712,16 +711,3 @@ def test_longer_conversations_stand_before_the_question(bytes_folder: Path) -> N
     family = registry.family_named("trl-prm")
     setup = a_setup("trl-prm", bytes_folder)
     assert family.encode(long, setup) == family.encode(short, setup)
-
-
-def test_the_cap_of_a_language_models_logits_is_applied() -> None:
-    from types import SimpleNamespace
-
-    from reward_hub import registry
-
-    logits = np.array([[40.0, 10.0]], np.float32)
-    score = registry.family_named("rlhflow-prm").score
-    capped = score(logits, SimpleNamespace(config={"final_logit_softcapping": 30.0})).steps
-    gap = 30 * math.tanh(40 / 30) - 30 * math.tanh(10 / 30)
-    assert capped == pytest.approx([1 / (1 + math.exp(-gap))], abs=1e-6)
-    assert capped != score(logits, SimpleNamespace(config={})).steps

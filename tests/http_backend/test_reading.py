@@ -31,6 +31,8 @@ WAYS = [
     ("rlhflow-prm", "token_embed"),
     ("rlhflow-pair-pm", "classify"),
     ("versaprm", "token_classify"),
+    ("skywork-o1-open-prm", "token_classify"),
+    ("skywork-o1-open-prm", "token_embed"),
 ]
 
 

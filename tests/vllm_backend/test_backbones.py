@@ -34,6 +34,13 @@ SIZES: dict[str, Any] = {
     # Large enough that attention, caps and scales show in the outputs.
     "initializer_range": 0.15,
 }
+# What the classes do behind their LM heads, at values that show.
+BEHIND: dict[str, dict[str, Any]] = {
+    "cohere": {"logit_scale": 0.25},
+    "gemma2": {"final_logit_softcapping": 2.0},
+    "gemma3_text": {"final_logit_softcapping": 2.0},
+    "granite": {"logits_scaling": 3.0},
+}
 CHOSEN = (5, 9, 600)
 INPUTS = [
     TokenInput([(7 * i * i + 3 * n) % 600 + 3 for i in range(n)], sorted({1, n // 2, n - 1})) for n in (12, 40, 150)
@@ -45,7 +52,7 @@ def make(model_type: str, folder: Path) -> Path:
     import transformers
 
     torch.manual_seed(3)
-    config = transformers.CONFIG_MAPPING[model_type](**SIZES)
+    config = transformers.CONFIG_MAPPING[model_type](**SIZES, **BEHIND.get(model_type, {}))
     transformers.AutoModelForCausalLM.from_config(config).float().save_pretrained(folder)
     for name in TOKENIZER_FILES:
         if (source := OWN / "seqcls-qwen2" / name).is_file():

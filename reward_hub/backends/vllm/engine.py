@@ -19,6 +19,7 @@ import numpy as np
 
 from reward_hub.backends import vllm_plugin
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
+from reward_hub.backends.class_logits import logits_of
 from reward_hub.backends.vllm import folder as vllm_folder
 from reward_hub.backends.vllm.calls import JoinedCalls, shut_down
 from reward_hub.backends.vllm.options import capped_length, check_version, dtype_name, engine_options, option_names
@@ -348,15 +349,18 @@ def _check_pieces(plan: VllmPlan, read: Read, engine: Any) -> None:
 
 def _head(files: CheckpointFiles, read: Read, plan: VllmPlan, engine: Any) -> Callable[[Array], Array]:
     """What is left to do on this side with the rows that the engine gives."""
+    if isinstance(read, TokenLogits):
+        logits = logits_of(plan.config or files.config)
+        if plan.native:
+            return logits
+        config = engine.model_config.hf_config
+        rows, offset = lm_head_rows(files, read.token_ids, tied=bool(getattr(config, "tie_word_embeddings", False)))
+        return lambda hidden: logits(hidden @ rows.T + offset)
     if plan.native:
         if plan.bias is None:
             return lambda rows: rows
         bias = files.read(plan.bias)
         return lambda rows: rows + bias
-    if isinstance(read, TokenLogits):
-        config = engine.model_config.hf_config
-        rows, bias = lm_head_rows(files, read.token_ids, tied=bool(getattr(config, "tie_word_embeddings", False)))
-        return lambda hidden: hidden @ rows.T + bias
     assert isinstance(read, HeadOutputs)
     weights = head_weights(files, read.head)
     head = read.head
