@@ -27,11 +27,11 @@ from reward_hub.loading.arguments import (
     SERVED,
     SERVER,
     Arguments,
-    AtLeast,
     first_is_model,
 )
 from reward_hub.loading.resolve import checked_read, length_limit, resolve, set_up
 from reward_hub.reads import HeadOutputs
+from reward_hub.types import AtLeast
 
 
 class AutoRM:

@@ -21,6 +21,13 @@ TEMPLATE_ARGUMENTS = "chat_template_kwargs"
 
 
 @dataclass(frozen=True)
+class AtLeast:
+    """The smallest value of an argument, beside its type: `Annotated[int, AtLeast(1)]`."""
+
+    least: float
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A published checkpoint of a family; a row of the documentation's table."""
 

@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from reward_hub.cli.option_groups import command_of
+from reward_hub.cli.parameters import command_of
 from reward_hub.errors import RegistryError
 from reward_hub.plugins import Entry, Registry, load_point, source_of
 

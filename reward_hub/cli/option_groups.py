@@ -1,29 +1,22 @@
-"""Groups of options that several commands share, each a dataclass with one field per option.
-
-A command takes a group as one parameter; `command_of` shows typer its fields:
-
-    def score(file: File, *, model: Model, load: LoadOptions, log: LogOptions) -> None: ...
-"""
+"""Groups of options that several commands share, each a dataclass with one field an option."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
 import logging
 import sys
-import typing
 import warnings
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
+from reward_hub.auto import AutoRM
+from reward_hub.base import BaseRM
 from reward_hub.cli.column_options import ColumnOptions
+from reward_hub.cli.signature_options import Option, SignatureOptions, options_of
 from reward_hub.cli.usage import UsageError
-
-if TYPE_CHECKING:
-    from reward_hub.base import BaseRM
+from reward_hub.loading.arguments import ENGINE, KEY, table_of
 
 _MODEL = "Model"
 _BATCHES = "Length and batches"
@@ -76,104 +69,34 @@ class LogOptions:
     ] = False
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckpointOptions:
+_SHARED = tuple(inspect.signature(AutoRM.inspect).parameters)
+"""What `load`, `inspect` and `serve_args` take alike."""
+_OWN = {
+    "options": Option(help="An option of the family (see `families NAME`); the value is JSON, or else text."),
+    "load_method": Option(help="auto, transformers (hf), vllm or api."),
+    "torch_dtype": Option(names=("--dtype", "--torch-dtype"), field="dtype"),
+    "tokenizer": Option(help="Folder or hub id of another tokenizer."),
+    "quantization_config": Option(help="For vLLM: the name of a method, as in fp8."),
+    "engine_options": Option(help="An option of the engine, likewise."),
+    **{name: Option(panel=_BATCHES) for name in ("max_length", "truncation", "batch_size", "max_batch_tokens")},
+    **{name: Option(panel=_HUB) for name in ("revision", "local_files_only", "cache_dir", "trust_remote_code")},
+    **{name: Option(panel=_API) for name, row in table_of(AutoRM.load).items() if not ENGINE & row.readers},
+}
+_KEYS = tuple(name for name, row in table_of(AutoRM.load).items() if KEY in row.notes)
+
+
+@options_of(AutoRM.load, panel=_MODEL, own=_OWN, only=_SHARED, without=("model", *_KEYS))
+class CheckpointOptions(SignatureOptions):
     """Where a checkpoint is and how it is read: the options of `AutoRM.inspect`."""
 
-    family: Annotated[
-        str | None, typer.Option(help="How the model is read, where its files do not say.", rich_help_panel=_MODEL)
-    ] = None
-    option: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="An option of the family (see `families NAME`); the value is JSON, or else text.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None
-    adapter: Annotated[str | None, typer.Option(help="A PEFT adapter on the model.", rich_help_panel=_MODEL)] = None
-    max_length: Annotated[
-        int | None, typer.Option(min=1, help="In tokens; by default the model's own.", rich_help_panel=_BATCHES)
-    ] = None
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit.", rich_help_panel=_HUB)] = None
-    local_files_only: Annotated[
-        bool, typer.Option("--local-files-only", help="Ask the cache alone, not the hub.", rich_help_panel=_HUB)
-    ] = False
-    cache_dir: Annotated[str | None, typer.Option(help="Where files of the hub are kept.", rich_help_panel=_HUB)] = None
 
-    def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of `AutoRM.inspect` or, in the subclass, of `AutoRM.load`.
-
-        Raises:
-            UsageError: a NAME=VALUE that is none.
-        """
-        arguments = dataclasses.asdict(self)
-        arguments["options"] = named_values("--option", arguments.pop("option")) or None
-        return arguments
-
-
-@dataclasses.dataclass(frozen=True)
+@options_of(AutoRM.load, panel=_MODEL, own=_OWN, without=("model", *_KEYS))
 class LoadOptions(CheckpointOptions):
     """The options of `AutoRM.load`, the model apart."""
 
-    load_method: Annotated[str, typer.Option(help="auto, transformers (hf), vllm or api.", rich_help_panel=_MODEL)] = (
-        "auto"
-    )
-    dtype: Annotated[
-        str,
-        typer.Option("--dtype", "--torch-dtype", help="auto, float32, bfloat16, ...", rich_help_panel=_MODEL),
-    ] = "auto"
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps, ...", rich_help_panel=_MODEL)] = None
-    aggregation: Annotated[
-        str | None,
-        typer.Option(help="Step scores to one score: min, last, product, mean, ... or model.", rich_help_panel=_MODEL),
-    ] = None
-    reference: Annotated[
-        str | None, typer.Option(help="The reference model of an implicit reward.", rich_help_panel=_MODEL)
-    ] = None
-    beta: Annotated[float | None, typer.Option(help="Its coefficient.", rich_help_panel=_MODEL)] = None
-    length_normalize: Annotated[
-        bool,
-        typer.Option(
-            "--length-normalize", help="An implicit reward per token of the response.", rich_help_panel=_MODEL
-        ),
-    ] = False
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="An option of the engine, likewise.", rich_help_panel=_MODEL),
-    ] = None
-    truncation: Annotated[
-        Literal["error", "prompt", "left", "right"],
-        typer.Option(help="What becomes of a conversation that is too long.", rich_help_panel=_BATCHES),
-    ] = "error"
-    batch_size: Annotated[
-        int | None, typer.Option(min=1, help="At most so many conversations a batch.", rich_help_panel=_BATCHES)
-    ] = None
-    max_batch_tokens: Annotated[
-        int | None, typer.Option(min=1, help="At most so many tokens a batch.", rich_help_panel=_BATCHES)
-    ] = None
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code of the model's repository.", rich_help_panel=_HUB)
-    ] = False
-    api_base: Annotated[
-        str | None, typer.Option(help="Its address; the model is then the served name.", rich_help_panel=_API)
-    ] = None
-    checkpoint: Annotated[
-        str | None, typer.Option(help="A hub id or folder of what it holds.", rich_help_panel=_API)
-    ] = None
-    dialect: Annotated[
-        str | None, typer.Option(help="What it speaks, where that is not found.", rich_help_panel=_API)
-    ] = None
-    timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0.001, help="Seconds of one attempt.", rich_help_panel=_API)
-    ] = 60.0
-    max_retries: Annotated[int, typer.Option(min=0, help="Further attempts.", rich_help_panel=_API)] = 4
-    max_concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.", rich_help_panel=_API)] = 32
-
     def arguments(self) -> dict[str, Any]:
         arguments = super().arguments()
-        engine_options = named_values("--engine-option", arguments.pop("engine_option"))
-        arguments["torch_dtype"] = arguments.pop("dtype")
+        engine_options = arguments.pop("engine_options") or {}
         for name in engine_options.keys() & arguments.keys():
             raise UsageError(f"--engine-option {name}: there is an option of its own for it, see --help.")
         return arguments | engine_options
@@ -213,65 +136,10 @@ class RowOptions(ColumnOptions, RunOptions):
     details: Annotated[bool, typer.Option("--details", help="Write each score's details.", rich_help_panel=RUN)] = False
 
 
-def named_values(option: str, pairs: Sequence[str] | None) -> dict[str, Any]:
-    """`["a=1", "b=x"]` as `{"a": 1, "b": "x"}`."""
-    values: dict[str, Any] = {}
-    for pair in pairs or ():
-        name, equals, text = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name:
-            raise UsageError(f"{option} {pair!r}: write NAME=VALUE.")
-        if name in values:
-            raise UsageError(f"{option} {name} is given twice.")
-        try:
-            values[name] = json.loads(text)
-        except ValueError:
-            values[name] = text
-    return values
-
-
 def load_model(model: str, load: LoadOptions) -> BaseRM:
     """`AutoRM.load`, an option that it refuses being bad usage."""
-    from reward_hub.auto import AutoRM
-
     arguments = load.arguments()
     try:
         return AutoRM.load(model, **arguments)
     except TypeError as error:
         raise UsageError(str(error)) from error
-
-
-def command_of(function: Callable[..., None]) -> Callable[..., None]:
-    """The same command with each group's fields as parameters of their own, as typer reads them."""
-    signature = inspect.signature(function, eval_str=True)
-    groups: dict[str, Any] = {
-        name: parameter.annotation
-        for name, parameter in signature.parameters.items()
-        if dataclasses.is_dataclass(parameter.annotation)
-    }
-    parameters: list[inspect.Parameter] = []
-    for name, parameter in signature.parameters.items():
-        parameters += _parameters_of(groups[name]) if name in groups else [parameter.replace(kind=_KEYWORD)]
-
-    def run(**values: Any) -> None:
-        grouped = {
-            name: group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
-            for name, group in groups.items()
-        }
-        function(**values, **grouped)
-
-    run.__doc__ = function.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
-
-
-_KEYWORD = inspect.Parameter.KEYWORD_ONLY
-
-
-def _parameters_of(group: Any) -> list[inspect.Parameter]:
-    hints = typing.get_type_hints(group, include_extras=True)
-    return [
-        inspect.Parameter(field.name, _KEYWORD, default=field.default, annotation=hints[field.name])
-        for field in dataclasses.fields(group)
-    ]

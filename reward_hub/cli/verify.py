@@ -46,10 +46,10 @@ def run(
     """
     from reward_hub.bench.agreement import PROMPTS, agreement, check_groups, measure
 
-    load = dataclasses.replace(load, dtype="float32" if load.dtype == "auto" else load.dtype)
+    load = load.but(dtype="float32" if load.dtype == "auto" else load.dtype)
     groups = list(PROMPTS) if data is None else check_groups(_rows(data, columns))
-    local = dataclasses.replace(load, load_method="transformers", api_base=None, checkpoint=None, dialect=None)
-    with load_model(_local_name(model, load), dataclasses.replace(local, batch_size=1)) as rm:
+    local = load.but(load_method="transformers", api_base=None, checkpoint=None, dialect=None)
+    with load_model(_local_name(model, load), local.but(batch_size=1)) as rm:
         expected = measure(rm, groups)
     rows = []
     for name in _available(load, backend):
@@ -107,7 +107,7 @@ def _available(load: LoadOptions, asked: list[str] | None) -> list[str]:
 def _opened(name: str, model: str, load: LoadOptions, local: LoadOptions) -> Iterator[BaseRM]:
     """The model on one backend; our own server runs in this process for as long as it is asked."""
     if name == "api":
-        with load_model(model, dataclasses.replace(load, load_method="api")) as rm:
+        with load_model(model, load.but(load_method="api")) as rm:
             yield rm
     elif name == "server":
         from reward_hub.server.run import served_in_background
@@ -117,7 +117,7 @@ def _opened(name: str, model: str, load: LoadOptions, local: LoadOptions) -> Ite
             with load_model(rm.name, remote) as client:
                 yield client
     else:
-        with load_model(_local_name(model, load), dataclasses.replace(local, load_method=name)) as rm:
+        with load_model(_local_name(model, load), local.but(load_method=name)) as rm:
             yield rm
 
 

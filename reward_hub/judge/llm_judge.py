@@ -15,7 +15,7 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, SupportsIndex, TypeVar
+from typing import Annotated, Any, Literal, SupportsIndex, TypeVar
 
 from reward_hub.aggregation import aggregation_name
 from reward_hub.base import BaseRM
@@ -41,7 +41,7 @@ from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
 from reward_hub.load_call import LoadCall
 from reward_hub.ranking import rank_by_comparing
 from reward_hub.reward_model import CallOptions, Capabilities, Result, gathered
-from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.types import AtLeast, Conversation, Kind, Message, Pair, ScoreDetails
 from reward_hub.work import Work, awaited
 
 TIMEOUT_S = 120.0
@@ -75,9 +75,11 @@ class LLMJudge(BaseRM):
         api_key: else REWARD_HUB_API_KEY or OPENAI_API_KEY.
         engine: a `vllm.LLM` that runs already.
         engine_options: arguments of `vllm.LLM`.
-        temperature, max_tokens: of each reply; by default the form's (0 and 1024 for rubrics).
+        temperature: of each reply; by default the form's (0 for rubrics).
+        max_tokens: of each reply; by default the form's (1024 for rubrics).
         seed: requests get seeds made from it; None sends none.
-        n_samples: replies per judgement, reduced by `reduce`: "mean", "median" or "majority".
+        n_samples: replies per judgement.
+        reduce: how several replies become one verdict: by their "mean", "median" or "majority".
         use_logprobs: rubrics: the expected score over the tokens of the score, in place of the one written.
         both_orders: pairs and lists are judged in the given and in the reverse order, and the two averaged.
         structured: True holds replies to a JSON schema; "auto" does where the server can; False asks in words alone.
@@ -85,8 +87,8 @@ class LLMJudge(BaseRM):
         aggregation: stepwise: how step scores become the score of `score`; "min" by default.
         extra_body: further fields of each request (`chat_template_kwargs`, ...); for vLLM, arguments of `LLM.chat`.
         prices: of a million prompt tokens and a million generated tokens, in any currency.
-        budget: in that currency. The call that could go over it is not sent: `BudgetExceededError`.
-        token_budget: the same in tokens.
+        budget: in the currency of `prices`. The call that could go over it is not sent: `BudgetExceededError`.
+        token_budget: a budget in tokens.
         requests_per_minute, tokens_per_minute: requests wait until they are within these.
         max_concurrency: requests, and judgements, under way at a time, over all threads and event loops.
         deadline_s: for one judgement, from when its turn has come, waits and further attempts included.
@@ -111,31 +113,31 @@ class LLMJudge(BaseRM):
         rubric: str | Rubric | None = None,
         mode: Mode | None = None,
         form: JudgeForm | str | None = None,
-        load_method: str = "api",
+        load_method: Literal["api", "openai", "vllm"] = "api",
         api_base: str | None = None,
         api_key: str | None = None,
         engine: Any = None,
         engine_options: Mapping[str, Any] | None = None,
-        temperature: float | None = None,
-        max_tokens: int | None = None,
+        temperature: Annotated[float | None, AtLeast(0)] = None,
+        max_tokens: Annotated[int | None, AtLeast(1)] = None,
         seed: int | None = 0,
-        n_samples: int = 1,
+        n_samples: Annotated[int, AtLeast(1)] = 1,
         reduce: Reduce = "mean",
         use_logprobs: bool = False,
         both_orders: bool = True,
         structured: bool | Literal["auto"] = "auto",
-        parse_retries: int = 2,
+        parse_retries: Annotated[int, AtLeast(0)] = 2,
         aggregation: str | None = None,
         extra_body: Mapping[str, Any] | None = None,
         prices: tuple[float, float] | None = None,
         budget: float | None = None,
-        token_budget: int | None = None,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        max_concurrency: int = 32,
-        deadline_s: float | None = None,
-        timeout_s: float | None = None,
-        max_retries: int | None = None,
+        token_budget: Annotated[int | None, AtLeast(1)] = None,
+        requests_per_minute: Annotated[float | None, AtLeast(1)] = None,
+        tokens_per_minute: Annotated[float | None, AtLeast(1)] = None,
+        max_concurrency: Annotated[int, AtLeast(1)] = 32,
+        deadline_s: Annotated[float | None, AtLeast(0.001)] = None,
+        timeout_s: Annotated[float | None, AtLeast(0.001)] = None,
+        max_retries: Annotated[int | None, AtLeast(0)] = None,
     ) -> None:
         given = dict(locals())
         del given["self"]

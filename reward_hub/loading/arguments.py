@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 from reward_hub import registry
 from reward_hub.base import BaseRM
 from reward_hub.load_call import LoadCall
+from reward_hub.types import AtLeast
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,13 +55,6 @@ HUB = FAMILY | Reader.SCORER | Reader.OURS
 """Whoever looks for a checkpoint."""
 SCORER, OURS, JUDGE_API, JUDGE_VLLM = Reader.SCORER, Reader.OURS, Reader.JUDGE_API, Reader.JUDGE_VLLM
 JUDGE = JUDGE_API | JUDGE_VLLM
-
-
-@dataclass(frozen=True)
-class AtLeast:
-    """The smallest value of a number."""
-
-    least: float
 
 
 class Note(enum.Enum):

@@ -209,7 +209,7 @@ def test_a_closed_engine_says_so(tmp_path: Path) -> None:
         ({"tensor_paralel_size": 2}, "Did you mean 'tensor_parallel_size'"),
         ({"runner": "generate"}, "runner= is not for the caller to set: the family's read decides it"),
         ({"task": "embed"}, "task= is not for the caller"),
-        ({"dtype": "float32"}, "say torch_dtype="),
+        ({"dtype": "float32"}, "Give torch_dtype= or dtype=, not both"),
         ({"device_map": "auto"}, "device_map='auto' has no meaning for vllm"),
         ({"attn_implementation": "eager"}, "has no meaning for vllm"),
         ({"device": "cuda"}, "this vLLM runs on 'cpu'"),

@@ -21,7 +21,8 @@ from reward_hub.cli.bench.publish import PublishOptions
 from reward_hub.cli.bench.run import merged, missing_shards, score_shard, write_results
 from reward_hub.cli.bench.table import print_results
 from reward_hub.cli.commands import Commands, commands_of
-from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions, command_of
+from reward_hub.cli.option_groups import RUN, LogOptions, RunOptions
+from reward_hub.cli.parameters import command_of
 from reward_hub.cli.row_commands import N_REPORTED
 from reward_hub.cli.usage import UsageError
 

@@ -15,7 +15,7 @@ from reward_hub.bench.items import READERS, Form, Item, form_of, read_items
 from reward_hub.bench.results import default_options
 from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.column_options import ColumnOptions
-from reward_hub.cli.option_groups import named_values
+from reward_hub.cli.named_values import named_values
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
 

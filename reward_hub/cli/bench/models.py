@@ -16,7 +16,9 @@ from reward_hub.bench.ensemble_file import ensemble_of, kind_of_judges, local_fi
 from reward_hub.bench.item_rows import Scored
 from reward_hub.bench.results import JUDGE_MODES, ModelFacts
 from reward_hub.cli.bench.files import BenchTask
-from reward_hub.cli.option_groups import LoadOptions, load_model, named_values
+from reward_hub.cli.named_values import named_values
+from reward_hub.cli.option_groups import LoadOptions, load_model
+from reward_hub.cli.signature_options import option_group
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
 from reward_hub.errors import UnsupportedError
@@ -49,7 +51,7 @@ _SECRETS = {
 _RAW = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
 
 
-@dataclasses.dataclass(frozen=True)
+@option_group
 class BenchLoadOptions(LoadOptions):
     """Those of `AutoRM.load`, under rewardbench's names too."""
 
@@ -59,15 +61,9 @@ class BenchLoadOptions(LoadOptions):
             "--reference", "--ref-model", help="The reference model of an implicit reward.", rich_help_panel=_MODEL
         ),
     ] = None
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of another tokenizer.", rich_help_panel=_MODEL)
-    ] = None
     chat_template: Annotated[
         str | None,
         typer.Option(help="A template (Jinja), its file, or `raw`: in place of the model's.", rich_help_panel=_MODEL),
-    ] = None
-    attn_implementation: Annotated[
-        str | None, typer.Option(help="eager, sdpa, flash_attention_2, ...", rich_help_panel=_MODEL)
     ] = None
 
 
@@ -141,7 +137,7 @@ class Source:
         if not (options.judge and options.model) and (options.judge or options.rubric or options.judge_option):
             raise UsageError("--judge, --rubric and --judge-option go together, with --model.")
         if load.chat_template == "raw":
-            load = dataclasses.replace(load, chat_template=_RAW)
+            load = load.but(chat_template=_RAW)
         if load.chat_template is not None and not _is_template(load.chat_template):
             raise UsageError(
                 f"--chat-template {load.chat_template!r} is neither a file nor a Jinja template. Of the names of "
@@ -153,7 +149,7 @@ class Source:
                 raise UsageError(
                     f"--force-truncation is --truncation left, and --truncation {load.truncation} is said."
                 )
-            load = dataclasses.replace(load, truncation="left")
+            load = load.but(truncation="left")
         return cls(options, load)
 
     @property
@@ -299,4 +295,4 @@ def _on_own_device(load: BenchLoadOptions) -> BenchLoadOptions:
         return load
     import torch
 
-    return dataclasses.replace(load, device=f"cuda:{rank}") if torch.cuda.is_available() else load
+    return load.but(device=f"cuda:{rank}") if torch.cuda.is_available() else load
