@@ -28,7 +28,6 @@ from reward_hub.errors import (
 from reward_hub.http.sending import Sender
 from reward_hub.judge.chat.client import ChatClient
 from reward_hub.judge.chat.limits import Ledger, LimitedChat, Limits, Usage
-from reward_hub.judge.chat.openai import OpenAIChat
 from reward_hub.judge.chat.vllm import VllmChat
 from reward_hub.judge.form import JudgeForm, JudgeTask, Mode
 from reward_hub.judge.judge_details import JudgeDetails, position_of
@@ -440,6 +439,9 @@ def _client_of(
             chat_options=extra_body,
         )
     _refuse(engine_options=engine_options)
+    # Late, as it imports the HTTP client: `reward-hub --help` shows the options of this class.
+    from reward_hub.judge.chat.openai import OpenAIChat
+
     return OpenAIChat(
         model,
         api_base=endpoint["api_base"],

@@ -84,7 +84,7 @@ def test_each_option_gives_its_argument(said: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("words", "error"),
     [
-        (["--minutes", "0"], "is not in the range"),
+        (["--minutes", "0"], "should be greater than or equal to 1"),
         (["--cup", "bucket"], "'bucket' is not one of 'small', 'large'"),
         (["--no-milk"], "No such option"),
         (["--pot", "1"], "No such option"),
