@@ -275,12 +275,12 @@ def error_from_wire(wire: Any) -> RewardHubError | None:
     """The error that was sent, or None where this is none."""
     if not isinstance(wire, Mapping) or not isinstance(wire.get("type"), str):
         return None
-    found = getattr(errors, wire["type"], None)
-    if not (isinstance(found, type) and issubclass(found, RewardHubError)):
+    error_class = getattr(errors, wire["type"], None)
+    if not (isinstance(error_class, type) and issubclass(error_class, RewardHubError)):
         return None
     fields = {name: value for name, value in wire.items() if name not in _ENVELOPE}
     try:
-        error = found(**fields)
+        error = error_class(**fields)
     except TypeError:
         return None
     return error if isinstance(error.message, str) else None

@@ -15,7 +15,7 @@ from typing import Any
 from reward_hub.base import BaseRM
 from reward_hub.encoding import opening_length, refuse_template_arguments
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
-from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Answer, Connection, Question, check_count
+from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Connection, ServerInput, ServerScore, check_count
 from reward_hub.loops import run_sync
 from reward_hub.numerics import sigmoid
 from reward_hub.reward_model import CallOptions, Result, gathered
@@ -31,88 +31,88 @@ _PROBES = tuple(
 
 
 @dataclass(frozen=True)
-class _Asker:
-    """One route of one server."""
+class _Route:
+    """One route of one server, and how a conversation is put to it."""
 
     connection: Connection
-    route: str
+    path: str
     tokenizer: Tokenizer | None
 
     @property
     def renders_here(self) -> bool:
         return self.connection.dialect.takes != "messages" and self.tokenizer is not None
 
-    def question(self, conversation: Conversation) -> Question:
+    def input_of(self, conversation: Conversation) -> ServerInput:
         turns = [message.to_dict() for message in conversation.messages]
         if not self.renders_here:
             name = self.connection.dialect.name
             refuse_template_arguments(conversation.messages, f"a {name} server renders the messages itself")
-            return Question(turns)
+            return ServerInput(turns)
         assert self.tokenizer is not None
         text = self.tokenizer.render(conversation.messages)
         bos = text[: opening_length(text, self.tokenizer)]
-        return Question(turns, text, self.tokenizer.encode(text), bos)
+        return ServerInput(turns, text, self.tokenizer.encode(text), bos)
 
-    async def answer(self, question: Question, *, activated: bool = False, in_slot: bool = False) -> Answer:
+    async def score_of(self, item: ServerInput, *, activated: bool = False, in_slot: bool = False) -> ServerScore:
         dialect, served = self.connection.dialect, self.connection.served
-        request, read = dialect.routes[self.route]
+        request, read = dialect.routes[self.path]
         limit = served.max_length
-        if dialect.takes == "token_ids" and limit is not None and len(question.token_ids) > limit:
-            n = len(question.token_ids)
+        if dialect.takes == "token_ids" and limit is not None and len(item.token_ids) > limit:
+            n = len(item.token_ids)
             raise InputTooLongError(f"{n} tokens, and the server takes {limit}.", n_tokens=n, max_length=limit)
-        body = request(served, question)
+        body = request(served, item)
         if activated and dialect.activation is not None:
             name, _, on = dialect.activation
             body[name] = on
-        answer = read(await self.connection.client.post(self.route, body, in_slot=in_slot))
+        answer = read(await self.connection.client.post(self.path, body, in_slot=in_slot))
         if dialect.takes == "token_ids":
-            check_count(answer.n_tokens, [question.token_ids])
+            check_count(answer.n_tokens, [item.token_ids])
         return answer
 
 
 class ScorerRM(BaseRM):
     """A model behind a server of others, of which only the scores are known; made by `scorer`."""
 
-    def __init__(self, asker: _Asker, *, name: str) -> None:
-        self._asker = asker
+    def __init__(self, route: _Route, *, name: str) -> None:
+        self._route = route
         self.name = name
-        self.max_length = asker.connection.served.max_length
+        self.max_length = route.connection.served.max_length
 
     @property
     def fingerprint(self) -> str:
-        served = self._asker.connection.served
+        served = self._route.connection.served
         # None where the server renders: what it makes of the messages is not known here.
-        fingerprint = getattr(self._asker.tokenizer, "fingerprint", None) if self._asker.renders_here else None
+        fingerprint = getattr(self._route.tokenizer, "fingerprint", None) if self._route.renders_here else None
         template = fingerprint() if fingerprint is not None else self._rendered_by
-        parts = (self._asker.connection.client.address, served.model, served.root, self._asker.route, template)
+        parts = (self._route.connection.client.address, served.model, served.root, self._route.path, template)
         return f"scorer-{hashlib.sha256(repr(parts).encode()).hexdigest()[:32]}"
 
     @property
     def _rendered_by(self) -> str:
-        return "client" if self._asker.renders_here else "server"
+        return "client" if self._route.renders_here else "server"
 
     def close(self) -> None:
-        self._asker.connection.client.close()
+        self._route.connection.client.close()
 
     @property
     def runs_on(self) -> Mapping[str, Any]:
-        return {"backend": "api", "device": f"as served at {self._asker.connection.client.address}"}
+        return {"backend": "api", "device": f"as served at {self._route.connection.client.address}"}
 
     async def ascore_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         return await gathered([self._result(c, options) for c in conversations], [1] * len(conversations), options)
 
     async def _result(self, conversation: Conversation, options: CallOptions) -> list[Result]:
         # Conversations are rendered when they are sent, not all at once.
-        async with self._asker.connection.client.slot():
+        async with self._route.connection.client.slot():
             try:
-                answer = await self._asker.answer(self._asker.question(conversation), in_slot=True)
+                answer = await self._route.score_of(self._route.input_of(conversation), in_slot=True)
                 return [self._details(answer)]
             except RewardHubError as error:
                 return [error]
             finally:
                 options.done()
 
-    def _details(self, answer: Answer) -> ScoreDetails:
+    def _details(self, answer: ServerScore) -> ScoreDetails:
         return ScoreDetails(
             score=answer.score,
             raw_logits=[answer.score],
@@ -121,7 +121,7 @@ class ScorerRM(BaseRM):
             backend="api",
             model=self.name,
             attributes=None if answer.attributes is None else dict(answer.attributes),
-            extra={"rendered_by": self._rendered_by, "dialect": self._asker.connection.dialect.name},
+            extra={"rendered_by": self._rendered_by, "dialect": self._route.connection.dialect.name},
         )
 
 
@@ -145,7 +145,7 @@ def scorer(connection: Connection, *, name: str, tokenizer: Tokenizer | None, wh
             "or tokenizer= whose it is."
         )
     try:
-        asker = run_sync(_working(connection, tokenizer))
+        route = run_sync(_working(connection, tokenizer))
     except BaseException:
         connection.client.close()
         raise
@@ -155,33 +155,33 @@ def scorer(connection: Connection, *, name: str, tokenizer: Tokenizer | None, wh
         name,
         connection.client.address,
         dialect.name,
-        asker.route,
+        route.path,
         why,
-        "client" if asker.renders_here else "server",
+        "client" if route.renders_here else "server",
     )
-    return ScorerRM(asker, name=name)
+    return ScorerRM(route, name=name)
 
 
-async def _working(connection: Connection, tokenizer: Tokenizer | None) -> _Asker:
+async def _working(connection: Connection, tokenizer: Tokenizer | None) -> _Route:
     """The first route that is there, found to give raw scores where the dialect has another mode."""
-    askers = [_Asker(connection, route, tokenizer) for route in connection.dialect.routes]
+    routes = [_Route(connection, path, tokenizer) for path in connection.dialect.routes]
     if connection.dialect.activation is None:
-        return askers[0]
+        return routes[0]
     missing: list[ServerError] = []
-    for asker in askers:
-        questions = [asker.question(probe) for probe in _PROBES]
+    for route in routes:
+        inputs = [route.input_of(probe) for probe in _PROBES]
         try:
-            raw = [(await asker.answer(question)).score for question in questions]
+            raw = [(await route.score_of(item)).score for item in inputs]
         except ServerError as error:
             if error.status not in NO_SUCH_ROUTE:
                 raise
             missing.append(error)
             continue
         if all(0 <= score <= 1 for score in raw):
-            on = [(await asker.answer(question, activated=True)).score for question in questions]
+            on = [(await route.score_of(item, activated=True)).score for item in inputs]
             if all(abs(a - b) <= 1e-4 for a, b in zip(raw, on, strict=True)):
                 raise _activated(connection, raw)
-        return asker
+        return route
     raise missing[0]
 
 

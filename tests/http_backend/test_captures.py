@@ -19,7 +19,7 @@ from local_servers import LocalServer, local_server
 from reward_hub.errors import InputTooLongError, ServerError
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects import vllm
-from reward_hub.http.dialects.base import Question, Served, Wire
+from reward_hub.http.dialects.base import Served, ServerInput, Wire
 from reward_hub.http.dialects.find import find
 
 CAPTURES = Path(__file__).parents[3] / "shared" / "reference" / "captures"
@@ -120,7 +120,7 @@ def test_messages_are_rendered_and_scored_by_the_server(name: str) -> None:
     recorded = capture(name)["request"]
     ask, read = vllm.DIALECT.routes[recorded["path"]]
     with replay(name) as server:
-        body = ask(Served("rm"), Question(recorded["json"]["messages"]))
+        body = ask(Served("rm"), ServerInput(recorded["json"]["messages"]))
         answer = read(post(server, recorded["path"], body))
     assert body == {**recorded["json"], "add_generation_prompt": False}
     assert (answer.score, answer.n_tokens) == (-0.6025209426879883, 38)

@@ -14,17 +14,17 @@ from local_servers import NOT_FOUND, Sent, local_server, routes
 from reward_hub.errors import InputTooLongError, InvalidConversationError, ServerError
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects import lmdeploy, nim, openrlhf, sglang, tei
-from reward_hub.http.dialects.base import Dialect, Question, Served
+from reward_hub.http.dialects.base import Dialect, Served, ServerInput
 from reward_hub.http.dialects.find import find
 
 TURNS = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
 IDS = [5, 6, 7]
-QUESTION = Question(TURNS, "<s>user 2 + 2? assistant 4</s>", IDS, "<s>")
+QUESTION = ServerInput(TURNS, "<s>user 2 + 2? assistant 4</s>", IDS, "<s>")
 
 
-def ask(dialect: Dialect, question: Question = QUESTION) -> Any:
+def ask(dialect: Dialect, item: ServerInput = QUESTION) -> Any:
     ((request, _),) = dialect.routes.values()
-    return request(Served("rm"), question)
+    return request(Served("rm"), item)
 
 
 def read(dialect: Dialect, reply: Any) -> Any:
@@ -46,12 +46,12 @@ def test_tei_is_sent_one_text_as_a_batch_of_one() -> None:
 
 
 def test_tei_is_sent_prompt_and_response_as_a_pair_where_no_template_is_known() -> None:
-    assert ask(tei.DIALECT, Question(TURNS))["inputs"] == [["2 + 2?", "4"]]
+    assert ask(tei.DIALECT, ServerInput(TURNS))["inputs"] == [["2 + 2?", "4"]]
 
 
 def test_tei_without_a_template_takes_no_longer_conversation() -> None:
     with pytest.raises(InvalidConversationError, match="two texts"):
-        ask(tei.DIALECT, Question([*TURNS, *TURNS]))
+        ask(tei.DIALECT, ServerInput([*TURNS, *TURNS]))
 
 
 def test_openrlhf_is_sent_the_text_with_its_special_tokens() -> None:

@@ -46,7 +46,7 @@ class Served:
 
 
 @dataclass(frozen=True)
-class Question:
+class ServerInput:
     """One conversation that a server is to score.
 
     Attributes:
@@ -67,7 +67,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ServerScore:
     """A server's score of one conversation."""
 
     score: float
@@ -76,7 +76,7 @@ class Answer:
 
 
 Recognise: TypeAlias = Callable[[HttpClient, str], Awaitable[Served | None]]
-Request: TypeAlias = Callable[[Served, Question], dict[str, Any]]
+MakeBody: TypeAlias = Callable[[Served, ServerInput], dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +95,7 @@ class Dialect:
     name: str
     recognise: Recognise
     takes: Literal["messages", "text", "token_ids", "pair"]
-    routes: Mapping[str, tuple[Request, Callable[[Any], Answer]]]
+    routes: Mapping[str, tuple[MakeBody, Callable[[Any], ServerScore]]]
     activation: tuple[str, Any, Any] | None = None
     error_of: Callable[[int, Any], Exception | None] | None = None
 
@@ -143,8 +143,8 @@ def entry(reply: Any, name: str, kind: type = list) -> Any:
     """
     value = reply.get(name) if isinstance(reply, Mapping) else None
     if not isinstance(value, kind):
-        found = sorted(reply) if isinstance(reply, Mapping) else type(reply).__name__
-        raise unusable(f"it has no {kind.__name__} {name!r} (found: {found})")
+        held = sorted(reply) if isinstance(reply, Mapping) else type(reply).__name__
+        raise unusable(f"it has no {kind.__name__} {name!r} (found: {held})")
     return value
 
 
@@ -206,10 +206,10 @@ def floats(value: Any) -> Array:
         if isinstance(value, str):
             array = np.frombuffer(base64.b64decode(value, validate=True), "<f4").astype(np.float32)
         else:
-            found = np.asarray(value)
-            if found.dtype.kind not in "iuf" and found.size:
+            numbers = np.asarray(value)
+            if numbers.dtype.kind not in "iuf" and numbers.size:
                 raise TypeError(f"{str(value)[:40]!r}")
-            array = found.astype(np.float32)
+            array = numbers.astype(np.float32)
     except (ValueError, TypeError, binascii.Error) as error:
         raise unusable(f"the numbers cannot be read ({error})") from error
     if not np.isfinite(array).all():
@@ -237,16 +237,16 @@ def prompt_tokens(reply: Any) -> int | None:
     return count if isinstance(count, int) else None
 
 
-def check_count(told: int | None, inputs: Sequence[Sequence[int]]) -> None:
+def check_count(n_read: int | None, inputs: Sequence[Sequence[int]]) -> None:
     """The server read as many tokens as were sent.
 
     Raises:
         ServerError: it tokenised anew, added a token or cut some off.
     """
     sent = sum(len(ids) for ids in inputs)
-    if told is not None and told != sent:
+    if n_read is not None and n_read != sent:
         raise unusable(
-            f"the server read {told} tokens where {sent} token ids were sent: it tokenises for itself or cuts"
+            f"the server read {n_read} tokens where {sent} token ids were sent: it tokenises for itself or cuts"
         )
 
 
@@ -256,23 +256,23 @@ def too_long(status: int, body: Any) -> Exception | None:
     text = words.get("message") if isinstance(words, Mapping) else None
     if status != 400 or not isinstance(text, str):
         return None
-    found = re.search(r"maximum context length is (\d+) tokens.*?(\d+) (?:input )?tokens", text)
-    if found is None:
+    match = re.search(r"maximum context length is (\d+) tokens.*?(\d+) (?:input )?tokens", text)
+    if match is None:
         return None
-    limit, n = int(found[1]), int(found[2])
+    limit, n = int(match[1]), int(match[2])
     return InputTooLongError(f"{n} tokens, and the server takes {limit}.", n_tokens=n, max_length=limit)
 
 
 async def models(client: HttpClient) -> list[Mapping[str, Any]] | None:
     """The entries of `/v1/models`; None where there is no such route or it is something else."""
-    reply = await asked(client, "/v1/models")
+    reply = await get_or_none(client, "/v1/models")
     entries = reply.get("data") if isinstance(reply, Mapping) else None
     if not isinstance(entries, list) or not all(isinstance(item, Mapping) for item in entries):
         return None
     return entries
 
 
-async def asked(client: HttpClient, route: str) -> Any:
+async def get_or_none(client: HttpClient, route: str) -> Any:
     """GET; None where the server has no such route.
 
     Raises:
@@ -286,8 +286,8 @@ async def asked(client: HttpClient, route: str) -> Any:
         raise
 
 
-def listed(entries: Sequence[Mapping[str, Any]], model: str) -> Mapping[str, Any]:
-    """The entry of the model asked for, by its name or by the checkpoint behind it; "" is the only one.
+def entry_of(entries: Sequence[Mapping[str, Any]], model: str) -> Mapping[str, Any]:
+    """The entry of the model that is wanted, by its name or by the checkpoint behind it; "" is the only one.
 
     Raises:
         ServerError: it is not served.

@@ -10,15 +10,15 @@ from typing import Any
 
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects.base import (
-    Answer,
     Dialect,
-    Question,
     Served,
+    ServerInput,
+    ServerScore,
     Wire,
     check_count,
     entry,
+    entry_of,
     in_place,
-    listed,
     models,
     one_number,
     prompt_tokens,
@@ -31,18 +31,18 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     entries = await models(client)
     if not entries or entries[0].get("owned_by") != "lmdeploy":
         return None
-    item = listed(entries, model)
+    item = entry_of(entries, model)
     root = item.get("root")
     return Served(str(item.get("id")), root=root if isinstance(root, str) else None)
 
 
-def ask(served: Served, question: Question) -> dict[str, Any]:
-    return {**served.name, "input": list(question.token_ids)}
+def body_of(served: Served, item: ServerInput) -> dict[str, Any]:
+    return {**served.name, "input": list(item.token_ids)}
 
 
-def answer(reply: Any) -> Answer:
+def score_in(reply: Any) -> ServerScore:
     (item,) = in_place(entry(reply, "data"), 1)
-    return Answer(one_number(item.get("data")), prompt_tokens(reply))
+    return ServerScore(one_number(item.get("data")), prompt_tokens(reply))
 
 
 def _body(served: Served, inputs: Sequence[Sequence[int]]) -> dict[str, Any]:
@@ -56,4 +56,4 @@ def _rows(reply: Any, inputs: Sequence[Sequence[int]], width: int) -> list[Array
 
 SCORES = Wire("/pooling", _body, _rows)
 
-DIALECT = Dialect(name="lmdeploy", recognise=recognise, takes="token_ids", routes={"/pooling": (ask, answer)})
+DIALECT = Dialect(name="lmdeploy", recognise=recognise, takes="token_ids", routes={"/pooling": (body_of, score_in)})

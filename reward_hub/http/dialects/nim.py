@@ -16,12 +16,12 @@ from reward_hub.errors import ServerError
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects.base import (
     NO_SUCH_ROUTE,
-    Answer,
     Dialect,
-    Question,
     Served,
+    ServerInput,
+    ServerScore,
     entry,
-    listed,
+    entry_of,
     models,
     number,
     prompt_tokens,
@@ -38,10 +38,10 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     entries = await models(client)
     if not entries:
         return None
-    served = Served(str(listed(entries, model).get("id")))
-    probe = Question([{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}])
+    served = Served(str(entry_of(entries, model).get("id")))
+    probe = ServerInput([{"role": "user", "content": "What is 2 + 2?"}, {"role": "assistant", "content": "4"}])
     try:
-        answer(await client.post(ROUTE, ask(served, probe)))
+        score_in(await client.post(ROUTE, body_of(served, probe)))
     except ServerError as error:
         if error.status in NO_SUCH_ROUTE or error.status in (200, 400, 422):
             return None
@@ -49,11 +49,11 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     return served
 
 
-def ask(served: Served, question: Question) -> dict[str, Any]:
-    return {**served.name, "messages": list(question.messages)}
+def body_of(served: Served, item: ServerInput) -> dict[str, Any]:
+    return {**served.name, "messages": list(item.messages)}
 
 
-def answer(reply: Any) -> Answer:
+def score_in(reply: Any) -> ServerScore:
     choices = entry(reply, "choices")
     if len(choices) != 1 or not isinstance(choices[0], Mapping):
         raise unusable(f"{len(choices)} choices where one score is expected")
@@ -61,7 +61,7 @@ def answer(reply: Any) -> Answer:
     name = next((name for name in _SCORES if name in values), None)
     if name is None:
         raise unusable(f"none of the attributes {sorted(values)} is known to be the reward")
-    return Answer(values[name], prompt_tokens(reply), values if len(values) > 1 else None)
+    return ServerScore(values[name], prompt_tokens(reply), values if len(values) > 1 else None)
 
 
 def _from_logprobs(choice: Mapping[str, Any]) -> dict[str, float]:
@@ -85,14 +85,14 @@ def _from_text(choice: Mapping[str, Any]) -> dict[str, float]:
     text = message.get("content") if isinstance(message, Mapping) else None
     values: dict[str, float] = {}
     for part in text.split(",") if isinstance(text, str) else ():
-        found = _PAIR.fullmatch(part)
-        if found is None or found[1] in values:
+        match = _PAIR.fullmatch(part)
+        if match is None or match[1] in values:
             values = {}
             break
-        values[found[1]] = number(float(found[2]))
+        values[match[1]] = number(float(match[2]))
     if not values:
         raise unusable(f"its text {str(text)[:80]!r} is not a list of attribute:number")
     return values
 
 
-DIALECT = Dialect(name="nim", recognise=recognise, takes="messages", routes={ROUTE: (ask, answer)})
+DIALECT = Dialect(name="nim", recognise=recognise, takes="messages", routes={ROUTE: (body_of, score_in)})

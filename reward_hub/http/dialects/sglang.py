@@ -11,14 +11,14 @@ from typing import Any
 
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects.base import (
-    Answer,
     Dialect,
-    Question,
     Served,
+    ServerInput,
+    ServerScore,
     Wire,
-    asked,
     check_count,
     entry,
+    get_or_none,
     models,
     one_number,
     shaped,
@@ -31,7 +31,7 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     entries = await models(client) or []
     if entries and entries[0].get("owned_by") != "sglang":
         return None
-    info = await asked(client, "/model_info") or await asked(client, "/get_model_info")
+    info = await get_or_none(client, "/model_info") or await get_or_none(client, "/get_model_info")
     if not isinstance(info, Mapping) or "model_path" not in info:
         return None
     limit = entries[0].get("max_model_len") if entries else None
@@ -39,12 +39,12 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     return Served(None, root=str(info["model_path"]), max_length=limit if isinstance(limit, int) else None)
 
 
-def ask(served: Served, question: Question) -> dict[str, Any]:
-    return {"input_ids": list(question.token_ids)}
+def body_of(served: Served, item: ServerInput) -> dict[str, Any]:
+    return {"input_ids": list(item.token_ids)}
 
 
-def answer(reply: Any) -> Answer:
-    return Answer(one_number(entry(reply, "embedding")), _n_tokens(reply))
+def score_in(reply: Any) -> ServerScore:
+    return ServerScore(one_number(entry(reply, "embedding")), _n_tokens(reply))
 
 
 def _n_tokens(reply: Any) -> int | None:
@@ -72,4 +72,4 @@ def _wire(name: str, more: Mapping[str, Any]) -> Wire:
 SCORES = _wire("embedding", {})
 HIDDEN = _wire("pooled_hidden_state", {"return_pooled_hidden_states": True})
 
-DIALECT = Dialect(name="sglang", recognise=recognise, takes="token_ids", routes={"/classify": (ask, answer)})
+DIALECT = Dialect(name="sglang", recognise=recognise, takes="token_ids", routes={"/classify": (body_of, score_in)})

@@ -13,11 +13,11 @@ from typing import Any
 
 from reward_hub.errors import InvalidConversationError, ServerError
 from reward_hub.http.client import HttpClient
-from reward_hub.http.dialects.base import Answer, Dialect, Question, Served, asked, number, unusable
+from reward_hub.http.dialects.base import Dialect, Served, ServerInput, ServerScore, get_or_none, number, unusable
 
 
 async def recognise(client: HttpClient, model: str) -> Served | None:
-    info = await asked(client, "/info")
+    info = await get_or_none(client, "/info")
     if not isinstance(info, Mapping) or "model_id" not in info or "model_type" not in info:
         return None
     kind = info["model_type"]
@@ -38,14 +38,14 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     )
 
 
-def ask(served: Served, question: Question) -> dict[str, Any]:
-    texts = [question.text_without_bos] if question.text else list(pair_of(question))
+def body_of(served: Served, item: ServerInput) -> dict[str, Any]:
+    texts = [item.text_without_bos] if item.text else list(pair_of(item))
     return {"inputs": [texts], "raw_scores": True, "truncate": False}
 
 
-def pair_of(question: Question) -> tuple[str, str]:
+def pair_of(item: ServerInput) -> tuple[str, str]:
     """The prompt and the response of a conversation that is nothing else."""
-    turns = question.messages
+    turns = item.messages
     if len(turns) != 2 or turns[0]["role"] != "user" or not all(isinstance(t["content"], str) for t in turns):
         raise InvalidConversationError(
             "This server takes a prompt and its response as two texts. For longer conversations say with checkpoint= "
@@ -55,20 +55,20 @@ def pair_of(question: Question) -> tuple[str, str]:
     return turns[0]["content"], turns[1]["content"]
 
 
-def answer(reply: Any) -> Answer:
+def score_in(reply: Any) -> ServerScore:
     inner = reply[0] if isinstance(reply, list) and len(reply) == 1 else None
     if not isinstance(inner, list) or not all(isinstance(item, Mapping) for item in inner):
         raise unusable("it is not a list with the results of one input")
     if len(inner) != 1:
         labels = ", ".join(str(item.get("label")) for item in inner)
         raise unusable(f"scores of {len(inner)} labels ({labels}), and which of them is the reward is not known")
-    return Answer(number(inner[0].get("score")))
+    return ServerScore(number(inner[0].get("score")))
 
 
 DIALECT = Dialect(
     name="tei",
     recognise=recognise,
     takes="pair",
-    routes={"/predict": (ask, answer)},
+    routes={"/predict": (body_of, score_in)},
     activation=("raw_scores", True, False),
 )

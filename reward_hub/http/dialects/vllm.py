@@ -15,16 +15,16 @@ import numpy as np
 
 from reward_hub.http.client import HttpClient
 from reward_hub.http.dialects.base import (
-    Answer,
     Dialect,
-    Question,
     Served,
+    ServerInput,
+    ServerScore,
     Wire,
-    asked,
     check_count,
     entry,
+    entry_of,
+    get_or_none,
     in_place,
-    listed,
     models,
     number,
     one_number,
@@ -42,34 +42,34 @@ async def recognise(client: HttpClient, model: str) -> Served | None:
     entries = await models(client)
     if not entries or entries[0].get("owned_by") != "vllm":
         return None
-    item = listed(entries, model)
-    told = await asked(client, "/version")
+    item = entry_of(entries, model)
+    reply = await get_or_none(client, "/version")
     limit = item.get("max_model_len")
     return Served(
         str(item.get("id")),
         root=item.get("root") if isinstance(item.get("root"), str) else None,
         max_length=limit if isinstance(limit, int) else None,
-        version=str(told.get("version", "")) if isinstance(told, Mapping) else "",
+        version=str(reply.get("version", "")) if isinstance(reply, Mapping) else "",
     )
 
 
-def ask(served: Served, question: Question) -> dict[str, Any]:
+def body_of(served: Served, item: ServerInput) -> dict[str, Any]:
     return {
         **served.name,
-        "messages": list(question.messages),
+        "messages": list(item.messages),
         "add_generation_prompt": False,
         "use_activation": False,
     }
 
 
-def classified(reply: Any) -> Answer:
+def classified(reply: Any) -> ServerScore:
     (item,) = in_place(entry(reply, "data"), 1)
-    return Answer(one_number(entry(item, "probs")), prompt_tokens(reply))
+    return ServerScore(one_number(entry(item, "probs")), prompt_tokens(reply))
 
 
-def pooled(reply: Any) -> Answer:
+def pooled(reply: Any) -> ServerScore:
     (item,) = in_place(entry(reply, "data"), 1)
-    return Answer(one_number(item.get("data")), prompt_tokens(reply))
+    return ServerScore(one_number(item.get("data")), prompt_tokens(reply))
 
 
 # -- token ids -------------------------------------------------------------------------------------------------------
@@ -135,10 +135,10 @@ def _logprobs(reply: Any, inputs: Sequence[Sequence[int]], width: int) -> list[A
             raise unusable(f"log-probabilities of {len(steps)} tokens where {len(ids)} were sent")
         values = [0.0]
         for token_id, step in zip(ids[1:], steps[1:], strict=True):
-            told = step.get(str(token_id)) if isinstance(step, Mapping) else None
-            if not isinstance(told, Mapping):
+            entry_here = step.get(str(token_id)) if isinstance(step, Mapping) else None
+            if not isinstance(entry_here, Mapping):
                 raise unusable(f"no log-probability of the token {token_id} that was sent")
-            values.append(_logprob(told.get("logprob")))
+            values.append(_logprob(entry_here.get("logprob")))
         tables.append(np.array(values, np.float32).reshape(-1, 1))
     return tables
 
@@ -156,7 +156,7 @@ DIALECT = Dialect(
     name="vllm",
     recognise=recognise,
     takes="messages",
-    routes={"/classify": (ask, classified), "/pooling": (ask, pooled)},
+    routes={"/classify": (body_of, classified), "/pooling": (body_of, pooled)},
     activation=SWITCH,
     error_of=too_long,
 )
