@@ -21,25 +21,24 @@ OVER_HTTP = {
     *(f"backends.vllm.{name}" for name in ("plan", "folder")),
     *(f"http.dialects.{name}" for name in ("base", "vllm", "sglang", "lmdeploy")),
 }
-# Parts that stand under the models, lowest first: each imports only from those above it in this list.
-LOW = (
-    "errors",
-    "types",
-    "numerics",
-    "heads",
-    "reads",
-    "tokenizers.classes",
-    "tokenizers.hf",
-    "tokenizers.sentencepiece",
-    "tokenizer",
-    "encoding",
-    "family",
-    "messages",
-    "checkpoints.hub",
-    "checkpoints.files",
-    "checkpoints.tensors",
-    "checkpoints.remote_code",
+# The rooms of the house, lowest first: a file in the root, or a folder. Each imports only from lines above its own.
+LAYERS = (
+    ("errors", "lazy_names", "load_call", "loops", "types", "version"),
+    ("messages", "numerics", "plugins", "tokenizers", "truncation", "work"),
+    ("aggregation", "data", "heads", "http", "reward_model", "tokenizer"),
+    ("calls", "checkpoints", "encoding", "preference_data", "ranking", "reads"),
+    ("base", "family"),
+    ("backends", "families", "fingerprints", "integrations", "wrapper_rm"),
+    ("cache", "calibration", "ensemble", "judge", "registry", "testing"),
+    ("llm_judge", "models"),
+    ("loading", "server"),
+    ("auto",),
+    ("bench", "builtin", "drsow", "vllm"),
+    ("cli",),
 )
+# Reward models over reward models: they know what every model offers, and nothing of how it comes by its scores.
+WRAPPERS = ("wrapper_rm", "cache", "calibration", "ensemble")
+BELOW_THE_MODELS = {"backends", "checkpoints", "families", "family", "http", "models", "registry", "tokenizer"}
 
 
 def modules() -> list[str]:
@@ -123,9 +122,47 @@ def engine_of(module: str) -> str | None:
     return name if name in ("transformers", "vllm", "http") else None
 
 
-@pytest.mark.parametrize("module", LOW)
-def test_the_lower_parts_import_downwards(module: str) -> None:
-    assert own_imports(module) - set(LOW[: LOW.index(module)]) == set()
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def rooms() -> list[str]:
+    return sorted({room_of(module) for module in modules()} - {"__init__", "__main__"})
+
+
+def rooms_imported_by(room: str) -> set[str]:
+    reached = {room_of(name) for module in modules() if room_of(module) == room for name in own_imports(module)}
+    return reached - {room}
+
+
+def test_every_room_has_one_place() -> None:
+    assert sorted(room for layer in LAYERS for room in layer) == rooms()
+    assert len(LAYERS) <= 12
+
+
+@pytest.mark.parametrize("room", rooms())
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    place = next(i for i, layer in enumerate(LAYERS) if room in layer)
+    assert rooms_imported_by(room) - {below for layer in LAYERS[:place] for below in layer} == set()
+
+
+@pytest.mark.parametrize("room", WRAPPERS)
+def test_a_wrapper_knows_nothing_below_the_models(room: str) -> None:
+    assert rooms_imported_by(room) & BELOW_THE_MODELS == set()
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    below = {module: own_imports(module) - {module} for module in modules()}
+    left = dict(below)
+    # What imports nothing that is left is taken away; only circles, and what stands on them, cannot be.
+    while leaves := [module for module, names in left.items() if not names & set(left)]:
+        for module in leaves:
+            del left[module]
+    assert left == {}
+
+
+def test_nothing_inside_imports_the_package_root() -> None:
+    assert [module for module in modules() if "__init__" in own_imports(module)] == []
 
 
 @pytest.mark.parametrize("module", [m for m in modules() if not m.startswith("backends.") and m not in TRAINING])
