@@ -12,6 +12,13 @@ from reward_hub.data.column_names import Columns
 
 _COLUMNS = "Columns"
 
+RowsFile = Annotated[
+    str,
+    typer.Argument(
+        help="JSONL (or .jsonl.gz), JSON, CSV, Parquet, a folder of `save_to_disk`; `-` is JSONL from standard input."
+    ),
+]
+
 
 @dataclasses.dataclass(frozen=True)
 class ColumnOptions:

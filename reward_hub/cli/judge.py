@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reward_hub.cli import rank, score, steps
+from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.judge_options import JudgeOptions
 from reward_hub.cli.option_groups import LogOptions, RowOptions
 from reward_hub.cli.row_commands import run_and_report
@@ -24,7 +25,7 @@ PLACE_IN_HELP = 40
 
 
 def run(
-    file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],
+    file: RowsFile,
     *,
     model: Annotated[str, typer.Option("--model", "-m", help="Its name at the endpoint; for vLLM a hub id or folder.")],
     judge: JudgeOptions,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
 from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import responses_of
@@ -19,7 +18,7 @@ PLACE_IN_HELP = 30
 
 
 def run(
-    file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],
+    file: RowsFile,
     *,
     model: Model,
     rows: RowOptions,
@@ -28,7 +27,7 @@ def run(
 ) -> None:
     """Rank the responses to each prompt of a file.
 
-    Columns: `prompt`, `messages` or `instruction`, with `responses` (a list of texts); optionally `id`.
+    Columns: a prompt as `score` reads it, with `responses` (a list of texts); optionally `id`.
     Each row written holds `id` (else the line number), `ranking` (best first), `scores` and `best`; or `error`.
     A killed run goes on where it stood when the same command is given again.
     """

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
+from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
 from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import conversation_of
@@ -18,7 +17,7 @@ PLACE_IN_HELP = 10
 
 
 def run(
-    file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],
+    file: RowsFile,
     *,
     model: Model,
     rows: RowOptions,
@@ -27,7 +26,8 @@ def run(
 ) -> None:
     """Score each conversation of a file.
 
-    Columns: `messages` or `conversation`, `prompt` and `response`, or `instruction` and `response`; optionally `id`.
+    Columns: `messages`, `prompt` and `response`, or `instruction` (with `input`) and `response`; `system`, `history`,
+    `tools`; optionally `id`. Other forms stand in docs/rows.md; what changes a prompt and cannot be read is refused.
     Each row written holds `id` (else the line number) and `score`, or `error`.
     A killed run goes on where it stood when the same command is given again.
     """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
 from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import stepwise_of
@@ -18,7 +19,7 @@ PLACE_IN_HELP = 20
 
 
 def run(
-    file: Annotated[str, typer.Argument(help="JSONL, JSON, CSV or Parquet; `-` is JSONL from standard input.")],
+    file: RowsFile,
     *,
     model: Model,
     step_delimiter: Annotated[

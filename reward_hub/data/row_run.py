@@ -189,7 +189,7 @@ def _opened(run: RowRun) -> OutFile | StreamOut:
             raise RunError(f"{run.source} cannot be read: {error.strerror}.") from error
     if not isinstance(run.out, (str, Path)):
         if run.overwrite or run.retry_errors:
-            raise RunError("--overwrite and --retry-errors need a file, --out FILE.")
+            raise RunError("--overwrite and --retry-errors need --out FILE.")
         return StreamOut(run.out)
     path = Path(run.out)
     if run.source != STDIN and path.exists() and path.samefile(run.source):

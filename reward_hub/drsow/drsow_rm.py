@@ -96,7 +96,7 @@ class DrSow(BaseRM):
             if not isinstance(preference_data, (str, Path)):
                 raise TypeError(
                     f"preference_data is a {type(preference_data).__name__}; the path of a file of pairs is needed "
-                    "(JSONL, JSON, CSV or Parquet)."
+                    "(JSONL, JSON, CSV or Parquet, or a folder of save_to_disk)."
                 )
             self.name = f"{base_model} (tuned) / {base_model}"
         if not isinstance(mask_special_tokens, bool):

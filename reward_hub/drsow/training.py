@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from reward_hub.base import BaseRM
+from reward_hub.data.out_file import identity_of
 from reward_hub.data.preferences import PreferencePair, read_preferences, split_by_prompt
 from reward_hub.drsow.saved import (
     ADAPTER,
@@ -86,7 +87,7 @@ def train(
     """
     run = {
         "base_model": base.fingerprint,
-        "preference_data": hashlib.sha256(preference_data.read_bytes()).hexdigest(),
+        "preference_data": identity_of(preference_data)["sha256"],
         **asdict(settings),
         **scoring.model_dump(exclude={"chat_template"}),
     }

@@ -290,3 +290,39 @@ def test_help_names_the_commands_in_their_order(reward_hub: Call) -> None:
 def test_a_file_that_is_no_command_is_none(reward_hub: Call) -> None:
     ended = reward_hub("tables")
     assert (ended.code, "No such command 'tables'" in ended.err) == (2, True)
+
+
+def test_columns_of_other_names_are_said_and_others_left_out(reward_hub: Call, orm: str, tmp_path: Path) -> None:
+    row = {"question": "What is 3 + 4?", "answer": "3 + 4 = 7", "context": "Sums."}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(row) + "\n" + json.dumps({**row, "response": "unread"}) + "\n")
+    out = tmp_path / "scores.jsonl"
+    said = ("--column", "response=answer", "--ignore-column", "context", "--out", str(out))
+    assert reward_hub("score", str(path), "--model", orm, *said).code == 0
+    with AutoRM.load(orm) as rm:
+        expected = rm.score(prompt=row["question"], response=row["answer"])
+    assert [json.loads(line)["score"] for line in out.read_text().splitlines()] == pytest.approx([expected] * 2)
+    other = reward_hub("score", str(path), "--model", orm, "--column", "response=answer", "--out", str(out))
+    assert (other.code, "was made with ignore_column" in other.err) == (2, True)
+    refused = reward_hub("score", str(path), "--model", orm, "--column", "response=answer")
+    assert refused.code == 1
+    assert "the column 'context' is 'Sums.'" in refused.err
+    for wrong, words in (("response", "write ROLE=NAME"), ("answer=response", "no column is read as 'answer'")):
+        bad = reward_hub("score", str(path), "--model", orm, "--column", wrong)
+        assert (bad.code, words in bad.err) == (2, True)
+
+
+def test_a_folder_of_datasets_is_scored_and_gone_on_with(reward_hub: Call, orm: str, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = [{"prompt": "What is 3 + 4?", "response": f"3 + 4 = {n}", "id": f"n{n}"} for n in (6, 7)]
+    folder, out = tmp_path / "data", tmp_path / "scores.jsonl"
+    datasets.DatasetDict(train=datasets.Dataset.from_list(rows)).save_to_disk(folder)
+    assert reward_hub("score", str(folder), "--model", orm, "--out", str(out)).code == 0
+    whole = out.read_text()
+    assert [json.loads(line)["id"] for line in whole.splitlines()] == ["n6", "n7"]
+    out.write_text(whole.splitlines(keepends=True)[0])
+    assert reward_hub("score", str(folder), "--model", orm, "--out", str(out)).code == 0
+    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == ["n6", "n7"]
+    datasets.Dataset.from_list(rows[:1]).save_to_disk(tmp_path / "data" / "train")
+    changed = reward_hub("score", str(folder), "--model", orm, "--out", str(out))
+    assert (changed.code, "was made from other input" in changed.err) == (2, True)
