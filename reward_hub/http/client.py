@@ -14,6 +14,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
@@ -96,7 +97,6 @@ class HttpClient:
         self.root = server_root(api_base)
         self.timeout_s = timeout_s
         self._sender = Sender(max_concurrency=max_concurrency, max_retries=max_retries, first_delay_s=first_delay_s)
-        self.slot = self._sender.slot
         self._error_of = error_of
         self._headers = {"content-type": "application/json"}
         self._key_sent = bool(api_key)
@@ -116,6 +116,10 @@ class HttpClient:
     def address(self) -> str:
         """The server's address, without the user and password that may stand in it."""
         return shown_address(self.root)
+
+    def slot(self) -> AbstractAsyncContextManager[None]:
+        """The right to one request, for callers that make its body only when its turn comes; see `post`."""
+        return self._sender.slot()
 
     async def get(self, path: str, *, retries: int | None = None) -> Any:
         """The parsed reply to GET. See `post`."""
