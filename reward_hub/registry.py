@@ -114,16 +114,16 @@ def family_of_checkpoint(model: str, config: Config, shapes: TensorShapes, files
             f"{model} calls itself {architectures[0]}, which is {hinted[0].name}, but its head ({head}) is not in the "
             "files."
         )
-    told = f"architectures {architectures}" if architectures else f"model_type {config.get('model_type')!r}"
+    form = f"architectures {architectures}" if architectures else f"model_type {config.get('model_type')!r}"
     heads = sorted(name for name, shape in shapes.items() if is_head_like(name))[:8]
     if possible:
         raise UnknownModelError(
-            f"{model} ({told}) does not tell what kind of reward model it is, if it is one. It could be: "
+            f"{model} ({form}) does not tell what kind of reward model it is, if it is one. It could be: "
             f"{', '.join(possible)}. Say which with family=..., or give reference= for an implicit (DPO) reward.",
             near=possible,
         )
     raise UnknownModelError(
-        f"No family fits {model} ({told}; head-like tensors: {', '.join(heads) or 'none'}). If it is one of the known "
+        f"No family fits {model} ({form}; head-like tensors: {', '.join(heads) or 'none'}). If it is one of the known "
         f"families, say family=...; known: {', '.join(family.name for family in families())}."
         + _how_to_register(shapes),
         near=[family.name for family in hinted],

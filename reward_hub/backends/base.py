@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -55,8 +56,7 @@ class EngineOptions:
 class Engine(ABC):
     """What is registered under a name: which options an engine has, what it can run, and how it is started.
 
-    A `Backend` is one itself. An engine that takes long to import may have a light class of its own, whose `load` and
-    `known_options` import it, so that asking what it can run costs nothing.
+    A `Backend` is one itself; `ImportedLate` is one whose backend takes long to import.
     """
 
     @classmethod
@@ -99,6 +99,38 @@ class Engine(ABC):
         options: EngineOptions,
     ) -> Backend:
         """Start the engine. Every head tensor has been checked before."""
+
+
+class ImportedLate(Engine):
+    """An engine that is imported when it is started, so that asking what it can run costs nothing.
+
+    Attributes:
+        target: the backend, as "module:Class".
+    """
+
+    target: ClassVar[str]
+
+    @classmethod
+    def _backend(cls) -> type[Backend]:
+        module, _, name = cls.target.partition(":")
+        backend: type[Backend] = getattr(importlib.import_module(module), name)
+        return backend
+
+    @classmethod
+    def known_options(cls) -> frozenset[str]:
+        return cls._backend().known_options()
+
+    @classmethod
+    def load(
+        cls,
+        files: CheckpointFiles,
+        read: Read,
+        *,
+        backbone: Backbone | None,
+        tokenizer: Tokenizer,
+        options: EngineOptions,
+    ) -> Backend:
+        return cls._backend().load(files, read, backbone=backbone, tokenizer=tokenizer, options=options)
 
 
 class Backend(Engine):

@@ -1,22 +1,18 @@
-"""Servers of others as an engine: what they can be asked; the client is imported when one is connected to."""
+"""Servers of others as an engine: what they can be asked."""
 
 from __future__ import annotations
 
-from reward_hub.backends.base import Backend, Engine, EngineOptions
+from reward_hub.backends.base import ImportedLate
 from reward_hub.backends.vllm import plan
-from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.family import Backbone
 from reward_hub.reads import Read
-from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Config
 
 
-class HttpEngine(Engine):
+class HttpEngine(ImportedLate):
     """A server that holds the model and is sent token ids."""
 
-    @classmethod
-    def known_options(cls) -> frozenset[str]:
-        return frozenset()
+    target = "reward_hub.backends.http:HttpBackend"
 
     @classmethod
     def why_not(
@@ -31,17 +27,3 @@ class HttpEngine(Engine):
         if adapter:
             return "a server has loaded its model already"
         return plan.why_not(read, config, backbone)
-
-    @classmethod
-    def load(
-        cls,
-        files: CheckpointFiles,
-        read: Read,
-        *,
-        backbone: Backbone | None,
-        tokenizer: Tokenizer,
-        options: EngineOptions,
-    ) -> Backend:
-        from reward_hub.backends.http import HttpBackend
-
-        return HttpBackend.load(files, read, backbone=backbone, tokenizer=tokenizer, options=options)

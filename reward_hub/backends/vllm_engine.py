@@ -1,13 +1,11 @@
-"""The vLLM engine as the registry knows it; vLLM is imported when it is started."""
+"""The vLLM engine as the registry knows it."""
 
 from __future__ import annotations
 
-from reward_hub.backends.base import Backend, Engine, EngineOptions
+from reward_hub.backends.base import ImportedLate
 from reward_hub.backends.vllm import plan
-from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.family import Backbone
 from reward_hub.reads import Read
-from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Config
 
 # By these it is known whose an option is, also where vLLM is not installed. Its `EngineArgs` have many more.
@@ -24,14 +22,10 @@ _KNOWN_BY = frozenset(
 )
 
 
-class VllmEngine(Engine):
+class VllmEngine(ImportedLate):
     """Runs the decoders that `plan.STEMS` names."""
 
-    @classmethod
-    def known_options(cls) -> frozenset[str]:
-        from reward_hub.backends.vllm.engine import VllmBackend
-
-        return VllmBackend.known_options()
+    target = "reward_hub.backends.vllm.engine:VllmBackend"
 
     @classmethod
     def options_to_suggest(cls) -> frozenset[str]:
@@ -49,17 +43,3 @@ class VllmEngine(Engine):
         if adapter:
             return "vLLM is given merged weights here: merge the adapter with peft's merge_and_unload"
         return plan.why_not(read, config, backbone)
-
-    @classmethod
-    def load(
-        cls,
-        files: CheckpointFiles,
-        read: Read,
-        *,
-        backbone: Backbone | None,
-        tokenizer: Tokenizer,
-        options: EngineOptions,
-    ) -> Backend:
-        from reward_hub.backends.vllm.engine import VllmBackend
-
-        return VllmBackend.load(files, read, backbone=backbone, tokenizer=tokenizer, options=options)

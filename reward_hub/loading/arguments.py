@@ -63,7 +63,7 @@ class Note(enum.Enum):
     KEY = enum.auto()
     """A secret: in no message, no pickle, and no option of the command line."""
     FILE = enum.auto()
-    """A folder or a file, where it is no name on the hub."""
+    """A folder or a file, where it is not a name on the hub."""
     BY_NAME = enum.auto()
     """Also an object, which does not go to another process."""
 
@@ -115,7 +115,7 @@ def table_of(function: Callable[..., Any]) -> Mapping[str, Argument]:
     return table
 
 
-# -- names that are no arguments --------------------------------------------------------------------------------------
+# -- names that are not arguments -------------------------------------------------------------------------------------
 
 # Other names of an argument, and of its values.
 _OTHER_NAMES = {"dtype": "torch_dtype"}

@@ -105,7 +105,7 @@ def assemble(
     implicit_rm.check_arguments(family, **arguments.some("reference", "beta", "length_normalize", "options"))
     if arguments["aggregation"] is not None and family.kind != "process":
         raise TypeError(
-            f"aggregation={arguments['aggregation']!r}: {family.name} is no process family, it has no steps."
+            f"aggregation={arguments['aggregation']!r}: {family.name} is not a process family, it has no steps."
         )
     setup = _set_up(arguments, checkpoint)
     chosen = choose(setup)

@@ -14,7 +14,7 @@ from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint
 from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Family, Setup
-from reward_hub.plugins import did_you_mean
+from reward_hub.plugins import nearest
 from reward_hub.reads import HeadOutputs, Read
 from reward_hub.types import Checkpoint, Conversation, Message, Pair
 
@@ -174,8 +174,9 @@ def _family_options(checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] |
         return None
     known = list(family.options.model_fields)
     for name in sorted(set(given) - set(known)):
-        hint = did_you_mean(name, known) or f" Known: {', '.join(known)}."
-        raise TypeError(f"{family.name} has no option {name!r}.{hint}")
+        near = nearest(name, known)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}."
+        raise TypeError(f"{family.name} has no option {name!r}; {hint}")
     import pydantic
 
     trained_with = checkpoint.published.options if checkpoint.published else {}

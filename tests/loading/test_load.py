@@ -45,7 +45,7 @@ ORM = "builtin/arithmetic-orm"
         ({"timeout_s": 5.0}, "timeout_s=5.0 has no meaning"),
         ({"beta": 0.1}, "give reference="),
         ({"length_normalize": True}, "give reference="),
-        ({"aggregation": "min"}, "no process family"),
+        ({"aggregation": "min"}, "not a process family"),
         ({"options": {"separator": "x"}}, "has no option 'separator'; known: remove_every_bos"),
         ({"family": "inf-orm", "options": {"separator": "x"}}, "inf-orm has no options"),
         ({"device": "cpu", "device_map": "auto"}, "not both"),
