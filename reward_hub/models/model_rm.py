@@ -229,7 +229,7 @@ class ModelRM(BaseRM):
         return replace(
             parts[-1],
             score=score,
-            normalized_score=in_unit_interval(score, self.model.score_range),
+            normalized_score=in_unit_interval(score, self.model.score_range, higher_is_better=self.higher_is_better),
             raw_logits=[logit for part in parts for logit in part.raw_logits],
             tokens_scored=sum(part.tokens_scored or 0 for part in parts),
             truncated=any(part.truncated for part in parts),
