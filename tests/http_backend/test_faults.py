@@ -145,7 +145,7 @@ LYING = {
     "a word": (set_value(["x"]), "cannot be read"),
     "other tokens": (fault_proxy.changed(other_count), "tokenises for itself"),
     "a list": (lambda exchange: setattr(exchange, "body", b"[]"), "no list 'data'"),
-    "a page": (lambda exchange: setattr(exchange, "body", b"<html>"), "no JSON"),
+    "a page": (lambda exchange: setattr(exchange, "body", b"<html>"), "not JSON"),
 }
 
 

@@ -140,7 +140,7 @@ LYING = {
     "a text for a number": (fault_proxy.changed(no_number), "another form"),
     "no score and no error": (fault_proxy.changed(nothing), "score None"),
     "a list": (lambda exchange: setattr(exchange, "body", b"[]"), "another form"),
-    "an empty body": (lambda exchange: setattr(exchange, "body", b""), "no JSON"),
+    "an empty body": (lambda exchange: setattr(exchange, "body", b""), "not JSON"),
     "a redirect": (fault_proxy.status(307, location="http://127.0.0.1:9/"), "points to"),
     "a page": (fault_proxy.status(404), "404"),
 }
