@@ -100,11 +100,11 @@ def refuse_template_arguments(messages: Sequence[Message], who: str) -> None:
         )
 
 
-def read_last(token_ids: list[int], *, n_suffix: int = 0) -> TokenInput:
+def read_last(token_ids: list[int], *, n_kept_last: int = 0) -> TokenInput:
     """Read at the last token."""
     if not token_ids:
         raise InvalidConversationError("the conversation has no token to read at.", field="messages")
-    return TokenInput(token_ids, [len(token_ids) - 1], n_suffix=n_suffix)
+    return TokenInput(token_ids, [len(token_ids) - 1], n_kept_last=n_kept_last)
 
 
 def last_match(token_ids: Sequence[int], pattern: Sequence[int], what: str) -> int:

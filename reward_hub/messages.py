@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pydantic
@@ -42,7 +43,7 @@ def parse(
             assistant's, no user message. `.field` says where, `.index` repeats the place in the batch.
     """
     if isinstance(messages, Conversation) and prompt is None and response is None:
-        _check_turns(messages.messages, index)
+        _check_turns(parse_messages(messages, index), index)
         return messages
     return conversation_of(parse_messages(_as_messages(messages, prompt, response, index), index), index=index)
 
@@ -170,7 +171,7 @@ def is_single(messages: Any) -> bool:
 def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ...]:
     """Validate roles and contents; which role must stand last is the caller's matter."""
     if isinstance(messages, Conversation):
-        return messages.messages
+        messages = messages.messages
     if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
         raise InvalidConversationError(
             f"messages is {type(messages).__name__}; a list of {{'role', 'content'}} dicts is needed "
@@ -184,11 +185,17 @@ def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ..
 
 
 def _message(raw: Any, place: int, index: int | None) -> Message:
+    where = f"messages[{place}]"
     if isinstance(raw, Message):
-        return raw
+        if raw.media:
+            raise InvalidConversationError(
+                f"{where} has content that is neither a text nor a list of text parts.",
+                index=index,
+                field=f"{where}.content",
+            )
+        return raw if raw.content is None else replace(raw, content=raw.text)
     if hasattr(raw, "model_dump"):
         raw = raw.model_dump(exclude_none=True)
-    where = f"messages[{place}]"
     if not isinstance(raw, Mapping):
         raise InvalidConversationError(
             f"{where} is {type(raw).__name__}; a dict with 'role' and 'content' is needed.", index=index, field=where

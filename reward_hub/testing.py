@@ -163,6 +163,7 @@ class FakeBackend(Backend):
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
+        self.check_media(inputs)
         self.inputs += inputs
         if progress is not None:
             progress(len(inputs))

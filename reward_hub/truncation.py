@@ -19,7 +19,7 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 def cut_left(tokens: TokenInput, spare: int) -> TokenInput | None:
     """Cut `spare` tokens after the prefix that stays."""
-    start, stop = tokens.n_prefix, tokens.n_prefix + spare
+    start, stop = tokens.n_kept_first, tokens.n_kept_first + spare
     positions = tokens.positions
     if tokens.decoder_ids is None:
         if any(start <= p < stop for p in positions):
@@ -33,20 +33,20 @@ def cut_left(tokens: TokenInput, spare: int) -> TokenInput | None:
 def cut_right(tokens: TokenInput, limit: int, *, process: bool) -> TokenInput | None:
     """Cut before the suffix that is read; a position on the very last token moves to the last one that stays."""
     n = len(tokens.token_ids)
-    keep = limit - tokens.n_suffix
+    keep = limit - tokens.n_kept_last
     if keep < 0:
         return None
     positions = []
     for p in tokens.positions:
         if p < keep or tokens.decoder_ids is not None:
             positions.append(p)
-        elif p >= n - tokens.n_suffix:
+        elif p >= n - tokens.n_kept_last:
             positions.append(p - (n - limit))
         elif p == n - 1 and not process:
             positions.append(limit - 1)
         else:
             return None
-    ids = tokens.token_ids[:keep] + tokens.token_ids[n - tokens.n_suffix :]
+    ids = tokens.token_ids[:keep] + tokens.token_ids[n - tokens.n_kept_last :]
     segments = tokens.token_type_ids
-    types = None if segments is None else segments[:keep] + segments[n - tokens.n_suffix :]
+    types = None if segments is None else segments[:keep] + segments[n - tokens.n_kept_last :]
     return replace(tokens, token_ids=ids, positions=positions, token_type_ids=types)

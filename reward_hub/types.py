@@ -42,11 +42,19 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Media:
+    """What a model looks at or listens to: the bytes themselves, never a path or an address."""
+
+    kind: Literal["image", "video", "audio"]
+    data: bytes
+
+
+@dataclass(frozen=True)
 class Message:
-    """One turn. `content` is None only where `tool_calls` stand instead of text."""
+    """One turn. `content` is None only where `tool_calls` stand instead of text; texts and media in their order."""
 
     role: str
-    content: str | None
+    content: str | tuple[str | Media, ...] | None
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Other keys the caller gave (`name`, `tool_call_id`, ...), handed to the chat template unchanged.
@@ -57,7 +65,21 @@ class Message:
 
     @property
     def text(self) -> str:
-        return self.content or ""
+        """The content as text.
+
+        Raises:
+            NotImplementedError: it holds media, which a reader of texts would lose.
+        """
+        if self.content is None or isinstance(self.content, str):
+            return self.content or ""
+        if self.media:
+            raise NotImplementedError(f"the {self.role}'s message holds {_listed(self.media)}; a text is read here.")
+        return "".join(part for part in self.content if isinstance(part, str))
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        parts = self.content if isinstance(self.content, tuple) else ()
+        return tuple(part for part in parts if isinstance(part, Media))
 
     @property
     def template_arguments(self) -> dict[str, Any]:
@@ -70,10 +92,18 @@ class Message:
         return replace(self, extra=rest)
 
     def to_dict(self) -> dict[str, Any]:
-        message: dict[str, Any] = {"role": self.role, "content": self.content, **self.extra}
+        content: Any = self.content
+        if isinstance(content, tuple):
+            content = [{"type": "text", "text": x} if isinstance(x, str) else {"type": x.kind} for x in content]
+        message: dict[str, Any] = {"role": self.role, "content": content, **self.extra}
         if self.tool_calls:
             message["tool_calls"] = [dict(call) for call in self.tool_calls]
         return message
+
+
+def _listed(media: Iterable[Media]) -> str:
+    kinds = [item.kind for item in media]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
 
 
 @dataclass(frozen=True)
@@ -145,10 +175,12 @@ class TokenInput:
     """Segment ids of encoder pair inputs."""
     decoder_ids: list[int] | None = None
     """The decoder's tokens, for encoder-decoder models."""
-    n_prefix: int = 0
+    n_kept_first: int = 0
     """Leading tokens that a cut from the left keeps, because they are read or mark the beginning (an encoder's cls)."""
-    n_suffix: int = 0
-    """Trailing tokens that are no text but part of how the score is read; truncation keeps them."""
+    n_kept_last: int = 0
+    """Trailing tokens that are not text but part of how the score is read; truncation keeps them."""
+    media: tuple[Media, ...] = ()
+    """What stands at the placeholders among `token_ids`, in their order."""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from reward_hub.errors import BackendError
+from reward_hub.errors import BackendError, UnsupportedError
 from reward_hub.types import Array, Config, TokenInput
 
 if TYPE_CHECKING:
@@ -139,6 +139,8 @@ class Backend(Engine):
     info: EngineInfo
     max_length: int | None = None
     """Most tokens the running engine takes, where it was started with a limit of its own."""
+    takes_media: frozenset[str] = frozenset()
+    """Kinds of media (of `Media.kind`) that it reads beside token ids."""
     waits_elsewhere: bool = False
     """Another process computes: several calls at once are then faster than one after the other."""
 
@@ -157,6 +159,15 @@ class Backend(Engine):
     ) -> list[Array]:
         """`read` in a thread of its own; engines that are asynchronous by nature override this."""
         return await asyncio.to_thread(self.read, inputs, batch_size=batch_size, progress=progress)
+
+    def check_media(self, inputs: Iterable[TokenInput]) -> None:
+        """Refuse what the engine would not look at.
+
+        Raises:
+            UnsupportedError: an input holds media of a kind that it does not take.
+        """
+        for kind in {media.kind for item in inputs for media in item.media} - self.takes_media:
+            raise UnsupportedError(f"The backend {self.info.name} takes no {kind}: it reads token ids.")
 
     def close(self) -> None:
         """Give memory and processes back; reading afterwards is an error."""

@@ -129,6 +129,7 @@ class HttpBackend(Backend):
     async def aread(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
+        self.check_media(inputs)
         for item in inputs:
             self._check(item)
         parts = list(self._parts(inputs, batch_size))

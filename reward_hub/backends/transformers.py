@@ -113,6 +113,7 @@ class TransformersBackend(Backend):
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
+        self.check_media(inputs)
         outputs: list[Array | None] = [None] * len(inputs)
         with self._lock, torch.inference_mode():
             if self._model is None:

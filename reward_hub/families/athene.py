@@ -24,7 +24,7 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     cls_token = _cls_token(setup)
     token_ids = two_bos_ids(conversation.messages, setup.tokenizer, suffix=cls_token)
     position = last_match(token_ids, [setup.tokenizer.token_id(cls_token)], "the cls token")
-    return TokenInput(token_ids, [position], n_suffix=len(token_ids) - position)
+    return TokenInput(token_ids, [position], n_kept_last=len(token_ids) - position)
 
 
 def read(setup: Setup) -> HeadOutputs:

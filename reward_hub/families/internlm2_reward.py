@@ -27,7 +27,7 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     token_ids = chat_ids(conversation.messages, setup.tokenizer)
     if token_ids[-1:] != [reward_id]:
         token_ids.append(int(reward_id))
-    return TokenInput(token_ids, [len(token_ids) - 1], n_suffix=1)
+    return TokenInput(token_ids, [len(token_ids) - 1], n_kept_last=1)
 
 
 def backbone(config: Config, tensors: TensorShapes) -> Backbone:

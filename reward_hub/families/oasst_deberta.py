@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"gelu": gelu, "tanh": np.tan
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     """Both texts as a pair, read at the first token."""
     token_ids, token_type_ids = setup.tokenizer.encode_pair(*question_and_answer(conversation))
-    return TokenInput(token_ids, [0], token_type_ids=token_type_ids, n_prefix=1, n_suffix=1)
+    return TokenInput(token_ids, [0], token_type_ids=token_type_ids, n_kept_first=1, n_kept_last=1)
 
 
 def read(setup: Setup) -> HeadOutputs:

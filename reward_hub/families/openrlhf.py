@@ -44,7 +44,7 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     if not text.endswith(tokenizer.eos_token):
         text += " " + tokenizer.eos_token
     token_ids = tokenizer.encode(text)
-    return read_last([*token_ids[:-1], tokenizer.eos_token_id], n_suffix=1)
+    return read_last([*token_ids[:-1], tokenizer.eos_token_id], n_kept_last=1)
 
 
 def read(setup: Setup) -> HeadOutputs:

@@ -35,7 +35,7 @@ def encode(pair: Pair, setup: Setup) -> TokenInput:
     if tokenizer.bos_token:
         text = text.replace(tokenizer.bos_token, "")
     token_ids = tokenizer.encode(text)
-    return TokenInput(token_ids, [len(token_ids) - 1], n_suffix=len(tokenizer.encode(HEADER)))
+    return TokenInput(token_ids, [len(token_ids) - 1], n_kept_last=len(tokenizer.encode(HEADER)))
 
 
 def read(setup: Setup) -> TokenLogits:

@@ -33,8 +33,8 @@ def encode(pair: Pair, setup: Setup) -> TokenInput:
         token_ids,
         [1],
         decoder_ids=decoder_ids,
-        n_prefix=len(setup.tokenizer.encode(OPENING)),
-        n_suffix=len(setup.tokenizer.encode(QUESTION, add_special_tokens=True)),
+        n_kept_first=len(setup.tokenizer.encode(OPENING)),
+        n_kept_last=len(setup.tokenizer.encode(QUESTION, add_special_tokens=True)),
     )
 
 

@@ -94,6 +94,7 @@ class LoadedModel:
             InputTooLongError: it is too long and may not be cut, or a position read would be lost.
         """
         tokens = encode(value)
+        self.backend.check_media([tokens])
         n, limit = len(tokens.token_ids), self.max_length
         if limit is None or n <= limit:
             return Fitted(tokens)
@@ -111,7 +112,7 @@ class LoadedModel:
             if self.truncation == "prompt":
                 others = (encode(stand_in(value, text)).token_ids for text in ("0", "x"))
                 n_prompt = min(common_prefix(tokens.token_ids, other) for other in others)
-                if n_prompt - tokens.n_prefix < spare:
+                if n_prompt - tokens.n_kept_first < spare:
                     raise InputTooLongError(
                         f"{n} tokens, and the model takes {limit}: the response alone has {n - n_prompt}, and it is "
                         "never cut with truncation='prompt'.",

@@ -151,7 +151,7 @@ def _suffix(rm: ModelRM) -> tuple[int, ...]:
         n = len(tokens.token_ids)
         if tokens.positions != [n - 1] or tokens.token_type_ids is not None or tokens.decoder_ids is not None:
             raise _refusal(rm, f"family {family.name} does not read at the last token alone")
-        found.add(tuple(tokens.token_ids[n - tokens.n_suffix :]))
+        found.add(tuple(tokens.token_ids[n - tokens.n_kept_last :]))
     if len(found) > 1:
         raise _refusal(rm, f"family {family.name} does not end every conversation alike")
     return found.pop()

@@ -173,6 +173,7 @@ class VllmBackend(Backend):
 
     def _check(self, inputs: list[TokenInput]) -> None:
         """What vLLM would not notice, having no tokenizer."""
+        self.check_media(inputs)
         for item in inputs:
             largest = max(item.token_ids, default=0)
             if largest >= self._vocabulary or min(item.token_ids, default=0) < 0:
