@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import pickle
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
+from huggingface_hub import constants
+from safetensors.numpy import load_file, save_file
 
 from reward_hub import AutoRM, BaseRM, CachedRM, DrSow, EnsembleRM, LLMJudge, calibrate
 from reward_hub.checkpoints import builtin
@@ -143,6 +147,24 @@ def test_a_folder_is_found_from_another_working_directory(tmp_path: Path, monkey
     again = pickle.loads(data)
     assert scores(again) == scores(rm)
     assert again.fingerprint == rm.fingerprint
+
+
+def test_a_model_of_the_hub_stays_at_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    later = shutil.copytree(builtin.path("arithmetic-orm"), tmp_path / "later")
+    tensors = load_file(later / "model.safetensors")
+    save_file({**tensors, "score.weight": -tensors["score.weight"]}, later / "model.safetensors")
+    with HubServer() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        hub.add("org/rm", builtin.path("arithmetic-orm"))
+        rm = AutoRM.load("org/rm", family="sequence-classifier")
+        data = pickle.dumps(rm)
+        hub.add("org/rm", later)
+        assert scores(pickle.loads(data)) == scores(rm)
+        moved = scores(AutoRM.load("org/rm", family="sequence-classifier"))
+        assert moved == pytest.approx([-score for score in scores(rm)])
 
 
 def test_a_copy_shares_the_engine() -> None:
