@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeAlias
 from reward_hub import messages as border
 from reward_hub.data import columns
 from reward_hub.data.column_names import CANDIDATES, CONVERSATIONS, PROMPTS, RESPONSES
-from reward_hub.data.columns import shown
+from reward_hub.data.column_turns import shown
 from reward_hub.data.rows import Row, RowFormatError
 from reward_hub.errors import InvalidConversationError
 from reward_hub.numerics import is_finite

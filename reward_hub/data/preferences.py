@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from reward_hub.data.column_names import Columns
-from reward_hub.data.columns import preference_of, shown
+from reward_hub.data.column_turns import shown
+from reward_hub.data.columns import preference_of
 from reward_hub.data.rows import read_rows
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message

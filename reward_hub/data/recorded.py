@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from reward_hub.data.column_names import Columns, listed
-from reward_hub.data.columns import shown
+from reward_hub.data.column_turns import shown
 from reward_hub.data.rows import Row, RowFormatError, named_rows, read_rows
 from reward_hub.numerics import is_finite
 
