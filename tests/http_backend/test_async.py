@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from golden_sets import GoldenModels, GoldenSet
 from local_servers import VllmLike
 
 from reward_hub import AutoRM, BaseRM, CachedRM, DrSow, EnsembleRM, calibrate
-from reward_hub.backends.base import Progress
+from reward_hub.backends.base import Backend, Progress
 from reward_hub.backends.vllm.calls import JoinedCalls
 from reward_hub.models.model_rm import ModelRM
 from reward_hub.types import Array, TokenInput
@@ -196,12 +196,12 @@ class _Over:
 # -- an engine in this process whose calls queue -----------------------------------------------------------------------
 
 
-class Queueing:
+class Queueing(Backend):
     """A backend behind `JoinedCalls`, as vLLM's is; the engine is held while `gate` is closed."""
 
-    def __init__(self, backend: Any) -> None:
+    def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self.info, self.max_length, self.waits_elsewhere = backend.info, backend.max_length, False
+        self.info = backend.info
         self.gate = threading.Event()
         self.batches: list[int] = []
         self.queued = 0
@@ -212,10 +212,18 @@ class Queueing:
         assert self.gate.wait(60)
         return list(self._backend.read(inputs))
 
-    def read(self, inputs: list[TokenInput], **options: Any) -> list[Array]:
+    @classmethod
+    def known_options(cls) -> frozenset[str]:
+        return frozenset()
+
+    @classmethod
+    def load(cls, *args: Any, **options: Any) -> Backend:
+        raise NotImplementedError
+
+    def read(self, inputs: Sequence[TokenInput], **options: Any) -> list[Array]:
         return self._calls.call(inputs)
 
-    async def aread(self, inputs: list[TokenInput], **options: Any) -> list[Array]:
+    async def aread(self, inputs: Sequence[TokenInput], **options: Any) -> list[Array]:
         self.queued += 1
         return await self._calls.acall(inputs)
 
