@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import itertools
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,7 @@ from reward_hub.calls import (
     joined_spellings,
     one_of,
     order_of,
+    ranking_options,
     responses_of,
     score_call,
     steps_call,
@@ -57,20 +59,29 @@ if TYPE_CHECKING:
     from reward_hub.load_call import LoadCall
 
 
-class ScoreOptions(TypedDict, total=False):
+class StepDelimiter(TypedDict, total=False):
+    """Process models: where a response is split, in any of its spellings."""
+
+    step_delimiter: str | None
+    step_sep: str | None
+    step_separator: str | None
+
+
+class ScoreOptions(StepDelimiter, total=False):
     """What `score` and its like take besides the conversation; see `BaseRM.score`."""
 
     on_error: OnError
     batch_size: int | None
     show_progress: bool
-    step_delimiter: str | None
-    step_sep: str | None
-    step_separator: str | None
     aggregation: str | AggregationMethod | None
     aggregation_method: str | AggregationMethod | None
     return_full_prm_result: bool
 
 
+logger = logging.getLogger(__name__)
+
+# Lines of a response that is worth a word where all of it is one step.
+_MANY_LINES = 3
 # Conversations that `score_iter` holds at a time: enough to sort by length, little enough to stay in memory.
 ITER_WINDOW = 256
 
@@ -100,6 +111,7 @@ class BaseRM(RewardModel):
     load_call: LoadCall | None = None
     """The call that made it, which is what its pickle holds; None for classes that pickle as Python objects do."""
 
+    _noted_single_step: bool = False
     _own: ClassVar[frozenset[str]] = frozenset()
     """Which of the methods that may be overridden a subclass brings."""
 
@@ -405,15 +417,22 @@ class BaseRM(RewardModel):
         *,
         prompt: str | None = None,
         responses: Sequence[str],
+        step_delimiter: str | None = None,
+        step_sep: str | None = None,
+        step_separator: str | None = None,
         return_details: bool = False,
     ) -> Any:
         """Indices of the responses, best first; ties keep input order.
 
+        Args:
+            step_delimiter: process models: where each response is split (also `step_sep`, `step_separator`).
+
         Returns:
             `list[int]`; with `return_details` `(ranking, details)`, where `details["scores"]` has one score a response.
         """
+        options = ranking_options(self, step_delimiter, step_sep, step_separator)
         turns, texts = border.parse_prompt(messages, prompt=prompt), responses_of(responses)
-        return self._ranked(self.rank_responses(turns, texts, _FAIL_FAST), return_details)
+        return self._ranked(self.rank_responses(turns, texts, options), return_details)
 
     async def arank(
         self,
@@ -421,11 +440,15 @@ class BaseRM(RewardModel):
         *,
         prompt: str | None = None,
         responses: Sequence[str],
+        step_delimiter: str | None = None,
+        step_sep: str | None = None,
+        step_separator: str | None = None,
         return_details: bool = False,
     ) -> Any:
         """`rank` without blocking the event loop."""
+        options = ranking_options(self, step_delimiter, step_sep, step_separator)
         turns, texts = border.parse_prompt(messages, prompt=prompt), responses_of(responses)
-        return self._ranked(await self.arank_responses(turns, texts, _FAIL_FAST), return_details)
+        return self._ranked(await self.arank_responses(turns, texts, options), return_details)
 
     def best_of_n(
         self,
@@ -434,9 +457,12 @@ class BaseRM(RewardModel):
         prompt: str | None = None,
         responses: Sequence[str],
         return_details: bool = False,
+        **step_delimiter: Unpack[StepDelimiter],
     ) -> Any:
-        """The index of the best response; with `return_details` `(index, details)`."""
-        ranking, details = self.rank(messages, prompt=prompt, responses=responses, return_details=True)
+        """The index of the best response; with `return_details` `(index, details)`. Arguments as `rank`."""
+        ranking, details = self.rank(
+            messages, prompt=prompt, responses=responses, return_details=True, **step_delimiter
+        )
         return (ranking[0], details) if return_details else ranking[0]
 
     async def abest_of_n(
@@ -446,9 +472,12 @@ class BaseRM(RewardModel):
         prompt: str | None = None,
         responses: Sequence[str],
         return_details: bool = False,
+        **step_delimiter: Unpack[StepDelimiter],
     ) -> Any:
         """`best_of_n` without blocking the event loop."""
-        ranking, details = await self.arank(messages, prompt=prompt, responses=responses, return_details=True)
+        ranking, details = await self.arank(
+            messages, prompt=prompt, responses=responses, return_details=True, **step_delimiter
+        )
         return (ranking[0], details) if return_details else ranking[0]
 
     # -- the inner protocol, over what the subclass brings ---------------------------------------------------------
@@ -497,7 +526,23 @@ class BaseRM(RewardModel):
         if (how or able.aggregation) == "model":
             text = conversation.response
             return replace(conversation, steps=(text,), step_spans=((0, len(text)),))
-        return border.split_steps(conversation, self.step_delimiter if delimiter is None else delimiter)
+        delimiter = self.step_delimiter if delimiter is None else delimiter
+        split = border.split_steps(conversation, delimiter)
+        self.note_split(split, delimiter)
+        return split
+
+    def note_split(self, conversation: Conversation, delimiter: str) -> None:
+        if self._noted_single_step or len(conversation.steps or ()) != 1:
+            return
+        n_lines = border.n_lines(conversation.response)
+        if n_lines >= _MANY_LINES:
+            self._noted_single_step = True
+            logger.info(
+                "%s: a response of %d lines is a single step, split at %r; step_delimiter= splits elsewhere.",
+                label_of(self),
+                n_lines,
+                delimiter,
+            )
 
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return joined_details(parts)
@@ -522,7 +567,7 @@ class BaseRM(RewardModel):
     ) -> Work[list[Result]]:
         """Scores of (prompt, response) pairs, cut into steps where the model does that."""
         whole = [Conversation((*prompt, Message("assistant", text))) for prompt, text in responses]
-        ready = each(whole, self.with_steps, fail_fast=options.fail_fast)
+        ready = each(whole, lambda c: self.with_steps(c, delimiter=options.step_delimiter), fail_fast=options.fail_fast)
         return through(ready, lambda able: self.scoring_of(able, options), fail_fast=options.fail_fast)
 
     def _difference(self, a: Result, b: Result) -> Result:

@@ -94,7 +94,8 @@ def _call(
     return_full_prm_result: bool = False,
 ) -> Call:
     how = None if aggregation is None else aggregation_name(aggregation)
-    require_score(rm, by_steps=return_full_prm_result or step_delimiter is not None or how is not None)
+    require_score(rm, by_steps=return_full_prm_result or how is not None)
+    require_splitting(rm, step_delimiter, how)
 
     def show(result: ScoreDetails) -> Any:
         return PRMResult(list(result.step_scores or []), result.score) if return_full_prm_result else result.score
@@ -128,13 +129,17 @@ def steps_call(
                 f"an item is a dict of {', '.join(sorted(_STEP_ITEM))}; got {unknown}.", field="items"
             )
         own = one_of("step_delimiter", *(item.get(k) for k in ("step_delimiter", "step_sep", "step_separator")))
-        return border.parse_steps(
+        delimiter = next(d for d in (own, step_delimiter, rm.step_delimiter) if d is not None)
+        conversation = border.parse_steps(
             item.get("messages"),
             prompt=item.get("prompt"),
             response=item.get("response"),
             steps=item.get("steps"),
-            step_delimiter=next(d for d in (own, step_delimiter, rm.step_delimiter) if d is not None),
+            step_delimiter=delimiter,
         )
+        if item.get("steps") is None:
+            rm.note_split(conversation, delimiter)
+        return conversation
 
     return Call(
         _entries(items, parse, on_error, single=single),
@@ -202,6 +207,36 @@ def require_score(rm: RewardModel, *, by_steps: bool = False) -> None:
         raise UnsupportedError(
             f"{label_of(rm)} has a score of its own, which knows neither step delimiters nor aggregations."
         )
+
+
+def require_splitting(rm: RewardModel, step_delimiter: str | None, how: str | None = None) -> None:
+    """Raises UnsupportedError where a step delimiter is given to a model that would make nothing of it.
+
+    Args:
+        how: the aggregation that is asked for.
+    """
+    if step_delimiter is None:
+        return
+    require_score(rm, by_steps=True)
+    if (how or rm.capabilities.aggregation) == "model":
+        raise UnsupportedError(
+            f"{label_of(rm)} scores a response as a whole (aggregation 'model'), which a step delimiter does not "
+            "change; say another aggregation beside it, or leave it out."
+        )
+
+
+def ranking_options(rm: RewardModel, *delimiters: str | None) -> CallOptions:
+    """The options of a ranking.
+
+    Args:
+        delimiters: where a process model splits each response, in the spellings of the argument.
+
+    Raises:
+        UnsupportedError: the model would not split at it.
+    """
+    delimiter = one_of("step_delimiter", *delimiters)
+    require_splitting(rm, delimiter)
+    return CallOptions(fail_fast=True, step_delimiter=delimiter)
 
 
 def require_steps(rm: RewardModel) -> None:

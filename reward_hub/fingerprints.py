@@ -46,6 +46,8 @@ Settings: TypeAlias = list[tuple[BaseRM, Facts]]
 # object, in its own attributes under this name.
 _WRITTEN: WeakKeyDictionary[type, dict[str, str | None]] = WeakKeyDictionary()
 _WRITTEN_NAME = "_written_while_scoring"
+_NOTES = (_WRITTEN_NAME, "_noted_single_step")
+"""Attributes that this package writes to any model, and no score depends on."""
 _MODEL = "\0rm:"  # how the text of a reward model begins; `repr` writes no such character of anything else
 _UNBOUND = CellType()  # of a name that is given its value later
 
@@ -149,7 +151,7 @@ def _derived(rm: BaseRM, *, strict: bool) -> _Parts:
         for cls in _split(rm)[1]:
             parts.add_class(cls)
         for name, value in list(vars(rm).items()):
-            if name != _WRITTEN_NAME:
+            if name not in _NOTES:
                 parts.add(f"self.{name}", value)
     except RecursionError as error:
         raise TypeError(f"{type(rm).__qualname__} holds itself, which identifies no model. {_ADVICE}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import pydantic
@@ -14,6 +16,11 @@ from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, P
 ROLES = ("system", "user", "assistant", "tool", "developer")
 # Names in a chat template that are not for callers to set.
 _TEMPLATE_OWN = ("messages", "conversation", "chat_template", "tokenize", "add_generation_prompt")
+
+_LINE_BREAK = re.compile(r"\r\n|\r|\n")
+# Atomic, so that the two characters of one CRLF are never taken for two line breaks.
+_ANY_LINE_BREAK = r"(?>\r\n|\r|\n)"
+_REST_OF_BLANK_LINE = r"[^\S\r\n]*+"
 
 
 class _TextPart(pydantic.BaseModel):
@@ -111,7 +118,7 @@ def parse_steps(
 
     With `steps`, `messages` ends with the assistant's message (the steps stand in it in order, nothing but white
     space between) or with the user's (the response is then the steps joined by a blank line). Without, the response
-    is split at `step_delimiter` and blank pieces are dropped.
+    is split as `split_steps` does it.
     """
     if steps is None:
         conversation = parse(messages, prompt=prompt, response=response, index=index)
@@ -141,24 +148,44 @@ def parse_steps(
 
 
 def split_steps(conversation: Conversation, step_delimiter: str, *, index: int | None = None) -> Conversation:
-    """The conversation with its response split at `step_delimiter`; blank pieces are dropped, the others kept as is."""
+    """The conversation with its response split at `step_delimiter`; blank pieces are dropped, the others kept as is.
+
+    A line break in the delimiter stands for any (LF, CRLF, CR), a blank line also for one that holds white space.
+    """
     if not step_delimiter:
         raise InvalidConversationError("step_delimiter is empty.", index=index, field="step_delimiter")
-    steps: list[str] = []
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for piece in conversation.response.split(step_delimiter):
-        if piece.strip():
-            steps.append(piece)
-            spans.append((start, start + len(piece)))
-        start += len(piece) + len(step_delimiter)
-    if not steps:
+    response = conversation.response
+    spans = tuple(span for span in _pieces(response, step_delimiter) if response[slice(*span)].strip())
+    if not spans:
         raise InvalidConversationError(
             f"the response has no step: nothing is left of it when split at {step_delimiter!r}.",
             index=index,
             field="response",
         )
-    return Conversation(conversation.messages, steps=tuple(steps), step_spans=tuple(spans))
+    steps = tuple(response[start:end] for start, end in spans)
+    return replace(conversation, steps=steps, step_spans=spans)
+
+
+def _pieces(text: str, delimiter: str) -> Iterator[tuple[int, int]]:
+    """[start, end) of what stands between the delimiters."""
+    start = 0
+    for found in _delimiter_pattern(delimiter).finditer(text):
+        yield start, found.start()
+        start = found.end()
+    yield start, len(text)
+
+
+@lru_cache
+def _delimiter_pattern(delimiter: str) -> re.Pattern[str]:
+    lines = [re.escape(line) for line in _LINE_BREAK.split(delimiter)]
+    # Between two line breaks with nothing between them lies a blank line.
+    lines[1:-1] = [line or _REST_OF_BLANK_LINE for line in lines[1:-1]]
+    return re.compile(_ANY_LINE_BREAK.join(lines))
+
+
+def n_lines(text: str) -> int:
+    """How many lines there are, blank ones apart."""
+    return sum(not line.isspace() for line in _LINE_BREAK.split(text) if line)
 
 
 def is_single(messages: Any) -> bool:

@@ -38,12 +38,14 @@ class CallOptions:
         progress: called with the number of items that were just finished.
         fail_fast: the caller raises the first failure, so that after one nothing more need be computed. What was left
             out for that is a `SkippedError`.
+        step_delimiter: of a ranking by a process model: where responses are split; None: at the model's own.
     """
 
     aggregation: str | None = None
     batch_size: int | None = None
     progress: Callable[[int], None] | None = None
     fail_fast: bool = False
+    step_delimiter: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
@@ -183,6 +185,10 @@ class RewardModel:
         Raises:
             InvalidConversationError: nothing is left of the response.
         """
+        raise NotImplementedError
+
+    def note_split(self, conversation: Conversation, delimiter: str) -> None:
+        """Say once, for this model, where a response of many lines that was split is a single step."""
         raise NotImplementedError
 
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:

@@ -56,6 +56,9 @@ class WrapperRM(BaseRM):
     ) -> Conversation:
         return self.rm.with_steps(conversation, how, delimiter)
 
+    def note_split(self, conversation: Conversation, delimiter: str) -> None:
+        self.rm.note_split(conversation, delimiter)
+
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return self.rm.join_details(parts)
 

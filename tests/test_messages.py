@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from reward_hub import messages as border
@@ -105,7 +107,8 @@ def test_steps_that_are_no_list_of_texts_are_refused(steps):
 
 @given(st.text(alphabet="ab \n", max_size=40), st.sampled_from(["\n", "\n\n", "ab"]))
 def test_a_split_drops_blank_pieces_and_keeps_the_others_as_they_are(response, delimiter):
-    pieces = [piece for piece in response.split(delimiter) if piece.strip()]
+    split = re.split("\n *\n", response) if delimiter == "\n\n" else response.split(delimiter)
+    pieces = [piece for piece in split if piece.strip()]
     conversation = border.parse(prompt="Hi", response=response)
     if not pieces:
         with pytest.raises(InvalidConversationError, match="no step"):
@@ -114,6 +117,53 @@ def test_a_split_drops_blank_pieces_and_keeps_the_others_as_they_are(response, d
     parsed = border.split_steps(conversation, delimiter)
     assert list(parsed.steps) == pieces
     assert [response[start:end] for start, end in parsed.step_spans] == pieces
+
+
+LINE_BREAKS = ("\n", "\r\n", "\r")
+DELIMITERS = ("\n", "\n\n", "\n\n\n", "###", "\n---\n", "\n\nStep", " \n")
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b ", " c", "---", "###", "Step", ""]), max_size=12),
+    st.sampled_from(LINE_BREAKS),
+    st.sampled_from(LINE_BREAKS),
+    st.sampled_from(DELIMITERS),
+)
+@example(["a", "b"], "\r\n", "\n", "\n\n")  # one CRLF is one line break, not two
+def test_steps_are_the_same_however_lines_end(lines, line_break, typed, delimiter):
+    plain = steps_or_none("\n".join(lines), delimiter)
+    other = steps_or_none(line_break.join(lines), delimiter.replace("\n", typed))
+    assert other == (None if plain is None else [step.replace("\n", line_break) for step in plain])
+
+
+@given(
+    st.lists(st.sampled_from(["a", "b", "c"]) | st.sampled_from(["", " ", "\t", " \u00a0 ", "\x0b"]), max_size=12),
+    st.sampled_from(LINE_BREAKS),
+    st.sampled_from(["\n", "\n\n", "\n\n\n"]),
+)
+def test_white_space_in_blank_lines_makes_no_other_steps(lines, line_break, delimiter):
+    plain = steps_or_none("\n".join(line.strip() for line in lines), delimiter)
+    other = steps_or_none(line_break.join(lines), delimiter)
+    assert stripped(other) == stripped(plain)
+
+
+def steps_or_none(response, delimiter):
+    """The steps, whose spans are exact; None where nothing is left."""
+    try:
+        parsed = border.split_steps(border.parse(prompt="Hi", response=response), delimiter)
+    except InvalidConversationError:
+        return None
+    assert tuple(response[start:end] for start, end in parsed.step_spans) == parsed.steps
+    return list(parsed.steps)
+
+
+def stripped(steps):
+    return None if steps is None else [step.split() for step in steps]
+
+
+def test_a_long_blank_response_is_split_in_time_that_grows_with_its_length():
+    response = "a\n" + " \n" * 100_000 + " " * 1_000_000 + "b"
+    assert steps_or_none(response, "\n\n")[0] == "a"
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=6), min_size=1, max_size=6), st.sampled_from(["", " ", "\n\n"]))

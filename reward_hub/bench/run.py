@@ -67,7 +67,7 @@ def evaluate(
         TypeError: neither data nor a suite, or an option that the rule does not have.
     """
     items, form, _ = load_items(data, suite=suite, split=split, form=form, columns=columns)
-    require_scorable(form, rm)
+    require_scorable(form, rm, step_delimiter)
     scored = [result for window in _windows(items) for result in score_items(rm, window, step_delimiter=step_delimiter)]
     rows = [item_row(item, result, texts=texts) for item, result in zip(items, scored, strict=True)]
     rule = rule_of(suite, form, items)

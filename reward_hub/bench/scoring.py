@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from reward_hub.bench.item_rows import Scored, failure, placed, totals
 from reward_hub.bench.items import Form, Item
 from reward_hub.bench.pairwise_scoring import compare_items
+from reward_hub.calls import require_splitting
 from reward_hub.errors import InvalidConversationError, UnsupportedError
 from reward_hub.types import Conversation
 
@@ -19,12 +20,16 @@ if TYPE_CHECKING:
     from reward_hub.base import BaseRM
 
 
-def require_scorable(form: Form, rm: BaseRM) -> None:
+def require_scorable(form: Form, rm: BaseRM, step_delimiter: str | None = None) -> None:
     """Refuse data that this kind of model cannot score.
 
     Raises:
-        UnsupportedError: steps for a model that has no step scores, or single responses for one that compares.
+        UnsupportedError: steps for a model that has no step scores, or single responses for one that compares; or a
+            step delimiter where nothing is split at it.
     """
+    if form == "process" and step_delimiter is not None:
+        raise UnsupportedError("the responses come in steps, which are labelled; a step delimiter does not split them.")
+    require_splitting(rm, step_delimiter)
     if form == "process" and rm.kind != "process":
         raise UnsupportedError(f"{rm.name} is of kind {rm.kind!r}; labelled steps are scored by process reward models.")
     if form == "instruction" and rm.kind == "pairwise":

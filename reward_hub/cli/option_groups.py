@@ -49,6 +49,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print for machines.")]
 Model = Annotated[str, typer.Option("--model", "-m", help="A hub id, a local folder, or a built-in model.")]
 
 
+def typed_delimiter(text: str | None) -> str | None:
+    """A step delimiter as it is typed, where two characters stand for one that ends a line or a cell."""
+    if text is None:
+        return None
+    return text.replace(r"\n", "\n").replace(r"\r", "\r").replace(r"\t", "\t")
+
+
+StepDelimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--step-delimiter",
+        callback=typed_delimiter,
+        help=r"Process models: where a response is split (\n is a line end); by default the family's.",
+    ),
+]
+
+
 @dataclasses.dataclass(frozen=True)
 class LogOptions:
     """What is said on stderr. `--debug` is acted on by `reward_hub.cli.main`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.cli.column_options import RowsFile
-from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
+from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import responses_of
 from reward_hub.data.row_run import RowCommand, error_result
@@ -21,6 +21,7 @@ def run(
     file: RowsFile,
     *,
     model: Model,
+    step_delimiter: StepDelimiter = None,
     rows: RowOptions,
     load: LoadOptions,
     log: LogOptions,
@@ -31,19 +32,28 @@ def run(
     Each row written holds `id` (else the line number), `ranking` (best first), `scores` and `best`; or `error`.
     A killed run goes on where it stood when the same command is given again.
     """
-    run_command(RANK, file, model=model, rows=rows, load=load)
+    command = rank_command(step_delimiter)
+    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": step_delimiter})
 
 
-def _rank(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
-    return [_rank_one(rm, messages, responses) for messages, responses in items]
+def rank_command(step_delimiter: str | None = None) -> RowCommand:
+    """What is done with a row; the responses to process models are split at the delimiter."""
+    options: dict[str, Any] = {} if step_delimiter is None else {"step_delimiter": step_delimiter}
 
+    def rank_one(rm: BaseRM, messages: list[Any], responses: list[str]) -> dict[str, Any]:
+        try:
+            ranking, details = rm.rank(messages=messages, responses=responses, return_details=True, **options)
+        except RewardHubError as error:
+            return error_result(error)
+        return result_of(ranking, details)
 
-def _rank_one(rm: BaseRM, messages: list[Any], responses: list[str]) -> dict[str, Any]:
-    try:
-        ranking, details = rm.rank(messages=messages, responses=responses, return_details=True)
-    except RewardHubError as error:
-        return error_result(error)
-    return result_of(ranking, details)
+    return RowCommand(
+        name="rank",
+        item_of=responses_of,
+        score=lambda rm, items: [rank_one(rm, messages, responses) for messages, responses in items],
+        numbers=lambda result: [result["scores"][result["best"]]],
+        figure="best score",
+    )
 
 
 def result_of(ranking: list[int], details: dict[str, Any]) -> dict[str, Any]:
@@ -52,10 +62,4 @@ def result_of(ranking: list[int], details: dict[str, Any]) -> dict[str, Any]:
     return {"ranking": ranking, "scores": scores, "best": ranking[0], "details": details}
 
 
-RANK = RowCommand(
-    name="rank",
-    item_of=responses_of,
-    score=_rank,
-    numbers=lambda result: [result["scores"][result["best"]]],
-    figure="best score",
-)
+RANK = rank_command()

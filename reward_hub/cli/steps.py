@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from reward_hub.cli.column_options import RowsFile
-from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions
+from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
 from reward_hub.data.columns import stepwise_of
 from reward_hub.data.row_run import RowCommand, results_of
@@ -22,10 +20,7 @@ def run(
     file: RowsFile,
     *,
     model: Model,
-    step_delimiter: Annotated[
-        str | None,
-        typer.Option(help=r"Where a response without `steps` is split (\n is a line end); by default the family's."),
-    ] = None,
+    step_delimiter: StepDelimiter = None,
     rows: RowOptions,
     load: LoadOptions,
     log: LogOptions,
@@ -36,12 +31,11 @@ def run(
     Each row written holds `id` (else the line number) and `step_scores`, or `error`.
     A killed run goes on where it stood when the same command is given again.
     """
-    delimiter = None if step_delimiter is None else step_delimiter.replace(r"\n", "\n")
 
     def item_of(record: dict[str, Any]) -> dict[str, Any]:
         item = stepwise_of(record)
-        if delimiter is not None and "steps" not in item:
-            item["step_delimiter"] = delimiter
+        if step_delimiter is not None and "steps" not in item:
+            item["step_delimiter"] = step_delimiter
         return item
 
     command = RowCommand(
@@ -51,7 +45,7 @@ def run(
         numbers=lambda result: result["step_scores"],
         figure="step score",
     )
-    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": delimiter})
+    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": step_delimiter})
 
 
 def score_steps(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:

@@ -312,7 +312,8 @@ class EnsembleRM(BaseRM):
             return result
         self._require_statistics(among=True)
         how = self._how(options)
-        candidates = each([_candidate(prompt, text) for text in responses], self.with_steps)
+        whole = [_candidate(prompt, text) for text in responses]
+        candidates = each(whole, lambda c: self.with_steps(c, delimiter=options.step_delimiter))
         failure = first_failure(candidates)
         if failure is not None:
             return at(failure[1], failure[0])

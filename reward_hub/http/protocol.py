@@ -145,6 +145,7 @@ class RankRequest(_Request):
     prompt: str | None = None
     responses: list[str]
     return_details: bool = False
+    step_delimiter: str | None = pydantic.Field(None, description="Process models: where the responses are split.")
 
 
 class ResultItem(pydantic.BaseModel):

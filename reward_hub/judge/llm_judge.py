@@ -15,10 +15,10 @@ import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal, SupportsIndex, TypeVar
+from typing import Annotated, Any, Literal, SupportsIndex, TypeVar, Unpack
 
 from reward_hub.aggregation import aggregation_name
-from reward_hub.base import BaseRM
+from reward_hub.base import BaseRM, StepDelimiter
 from reward_hub.calls import Messages
 from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import (
@@ -263,13 +263,19 @@ class LLMJudge(BaseRM):
         responses: Sequence[str],
         return_details: bool = False,
         top_n: int | None = None,
+        **step_delimiter: Unpack[StepDelimiter],
     ) -> Any:
         """Indices of the responses, best first; ties keep input order.
 
         Args:
             top_n: the best so many alone. A listwise judge is then asked for no more than them.
         """
-        given: dict[str, Any] = {"prompt": prompt, "responses": responses, "return_details": return_details}
+        given: dict[str, Any] = {
+            "prompt": prompt,
+            "responses": responses,
+            "return_details": return_details,
+            **step_delimiter,
+        }
         return _first(super(LLMJudge, self._naming(top_n)).rank(messages, **given), top_n)
 
     async def arank(
@@ -280,9 +286,15 @@ class LLMJudge(BaseRM):
         responses: Sequence[str],
         return_details: bool = False,
         top_n: int | None = None,
+        **step_delimiter: Unpack[StepDelimiter],
     ) -> Any:
         """`rank` without blocking the event loop."""
-        given: dict[str, Any] = {"prompt": prompt, "responses": responses, "return_details": return_details}
+        given: dict[str, Any] = {
+            "prompt": prompt,
+            "responses": responses,
+            "return_details": return_details,
+            **step_delimiter,
+        }
         return _first(await super(LLMJudge, self._naming(top_n)).arank(messages, **given), top_n)
 
     def _naming(self, top_n: int | None) -> LLMJudge:

@@ -10,7 +10,7 @@ from fastapi import Request, Response
 
 from reward_hub import messages as border
 from reward_hub.aggregation import aggregation_name
-from reward_hub.calls import order_of, raise_first, require_steps, score_call, steps_call
+from reward_hub.calls import order_of, raise_first, ranking_options, require_steps, score_call, steps_call
 from reward_hub.errors import InvalidConversationError
 from reward_hub.http.protocol import (
     CompareRequest,
@@ -85,8 +85,9 @@ class OwnRoutes:
             border.parse_pair(body.messages, prompt=body.prompt, a=text, b=text, index=i)
             for i, text in enumerate(body.responses)
         ]
+        options = ranking_options(self._rm, body.step_delimiter)
         item = (candidates[0].prompt, body.responses)
-        (result,) = await self._service.results(("rank",), [item], request, n=len(candidates))
+        (result,) = await self._service.results(("rank", options), [item], request, n=len(candidates))
         details = required(result)
         ranking = order_of(details, higher_is_better=self._rm.higher_is_better)
         reply: dict[str, Any] = {

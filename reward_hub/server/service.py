@@ -148,11 +148,11 @@ class Service:
         if what == "rendered":
             return await self.rendered.score(items)
         assert what == "rank"
-        return [await self._ranked(turns, texts) for turns, texts in items]
+        return [await self._ranked(turns, texts, rest[0]) for turns, texts in items]
 
-    async def _ranked(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> Result:
+    async def _ranked(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Result:
         try:
-            return await self.rm.arank_responses(prompt, responses, CallOptions(fail_fast=True))
+            return await self.rm.arank_responses(prompt, responses, options)
         except Exception as error:  # one ranking that fails as a whole is not the failure of the others
             return error
 

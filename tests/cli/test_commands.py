@@ -89,6 +89,20 @@ def test_rank_writes_what_the_library_gives(reward_hub: Call, orm: str, tmp_path
     assert rows_in(out) == [{"id": 1, "ranking": ranking, "scores": details["scores"], "best": ranking[0]}]
 
 
+def test_score_and_rank_split_responses_where_they_are_told(reward_hub: Call, prm: str, tmp_path: Path) -> None:
+    responses = [WRONG.replace("\n", "\t"), RIGHT.replace("\n", "\t")]
+    rows = [{"prompt": PROBLEM, "response": response, "responses": responses} for response in responses]
+    source = write(tmp_path / "rows.jsonl", rows)
+    with AutoRM.load(prm) as rm:
+        expected = rm.score_batch([messages_of(row) for row in rows], step_delimiter="\t")
+        assert expected != pytest.approx(rm.score_batch([messages_of(row) for row in rows]), abs=1e-3)
+    given = [source, "--model", prm, "--step-delimiter", r"\t", "--ignore-column"]
+    scored = reward_hub("score", *given, "responses")
+    assert [json.loads(row)["score"] for row in scored.out.splitlines()] == pytest.approx(expected, abs=1e-5)
+    ranked = json.loads(reward_hub("rank", *given, "response").out.splitlines()[0])
+    assert ranked["scores"] == pytest.approx(expected, abs=1e-5)
+
+
 def as_json(path: Path, rows: list[dict[str, Any]]) -> Path:
     path = path.with_suffix(".json")
     path.write_text(json.dumps(rows))

@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 from served_models import score_of
 from server_process import ServerProcess
@@ -122,6 +123,16 @@ def test_a_batch_of_steps_keeps_its_order(remote_prm: RemoteRM, prm: BaseRM) -> 
     assert [len(steps) for steps in ours] == [len(steps) for steps in theirs]
     for got, wanted in zip(ours, theirs, strict=True):
         assert got == close_to(wanted)
+
+
+def test_a_ranking_splits_where_it_is_told(remote_prm: RemoteRM, prm: BaseRM, prm_server: ServerProcess) -> None:
+    asked: dict[str, Any] = {"prompt": PROMPT, "responses": ["3 + 4 = 7##So 8.", "3 + 4 = 8##So 7.", "7"]}
+    asked["step_delimiter"] = "##"
+    _, wanted = prm.rank(**asked, return_details=True)
+    _, found = remote_prm.rank(**asked, return_details=True)
+    assert found["scores"] == close_to(wanted["scores"])
+    reply = httpx.post(f"{prm_server.address}/v1/rank", json=asked).json()
+    assert reply["scores"] == close_to(wanted["scores"])
 
 
 @pytest.mark.parametrize("how", [None, "min", "last", "mean", "model", "prod"])

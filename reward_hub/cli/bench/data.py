@@ -16,6 +16,7 @@ from reward_hub.bench.results import default_options
 from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.named_values import named_values
+from reward_hub.cli.option_groups import typed_delimiter
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
 
@@ -76,17 +77,15 @@ class DataOptions(ColumnOptions):
     step_delimiter: Annotated[
         str | None,
         typer.Option(
-            help=r"Process models on whole responses: where these are split (\n is a line end).", rich_help_panel=_DATA
+            callback=typed_delimiter,
+            help=r"Process models on whole responses: where these are split (\n is a line end).",
+            rich_help_panel=_DATA,
         ),
     ] = None
 
     def settings(self) -> dict[str, Any]:
         """Those that a score depends on."""
-        return {"step_delimiter": self.delimiter, **self.column_settings()}
-
-    @property
-    def delimiter(self) -> str | None:
-        return None if self.step_delimiter is None else self.step_delimiter.replace(r"\n", "\n")
+        return {"step_delimiter": self.step_delimiter, **self.column_settings()}
 
 
 def load_task(options: DataOptions, *, judge: JudgeMode | None = None) -> BenchTask:
@@ -119,7 +118,7 @@ def load_task(options: DataOptions, *, judge: JudgeMode | None = None) -> BenchT
         form,
         data,
         suite=None if suite is None else suite.name,
-        step_delimiter=options.delimiter,
+        step_delimiter=options.step_delimiter,
         partial=partial,
     )
     rule_options = _rule_options(options, suite, form, task.rule, judge)

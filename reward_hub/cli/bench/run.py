@@ -62,7 +62,7 @@ def score_shard(task: BenchTask, run: BenchRun, load: Callable[[], BaseRM]) -> S
     def load_and_note() -> BaseRM:
         rm = load()
         try:
-            require_scorable(task.form, rm)
+            require_scorable(task.form, rm, task.step_delimiter)
         except UnsupportedError as error:
             rm.close()
             raise UsageError(str(error)) from error
