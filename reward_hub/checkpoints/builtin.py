@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reward_hub.errors import UnknownModelError
 
+BUILTIN_PREFIX = "builtin/"
 NAMES = ("arithmetic-orm", "arithmetic-prm")
 
 

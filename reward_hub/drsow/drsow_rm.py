@@ -134,7 +134,10 @@ class DrSow(BaseRM):
         self._loaded: BaseRM | None = None
         self._lock = threading.Lock()
         if type(self) is DrSow:
-            self.load_call = LoadCall.of(DrSow, given, self, keys=("token", "api_key"), folders=_FOLDERS)
+            served = load_method in ("api", "openai") or "api_base" in engine_options
+            # On a server these are its names, whatever folders lie here.
+            folders = set(_FOLDERS) - ({"strong", "weak"} if served else set())
+            self.load_call = LoadCall.of(DrSow, given, self, keys=("token", "api_key"), folders=folders)
 
     # -- training --------------------------------------------------------------------------------------------------
 

@@ -186,9 +186,8 @@ class LLMJudge(BaseRM):
         self._details = JudgeDetails(self.form, model, "vllm" if in_process else "api")
         self._positions = PositionTally(model)
         if type(self) is LLMJudge:
-            self.load_call = LoadCall.of(
-                LLMJudge, given, self, keys=("api_key",), folders=("model",), by_name=("engine",)
-            )
+            folders = ("model",) if in_process else ()
+            self.load_call = LoadCall.of(LLMJudge, given, self, keys=("api_key",), folders=folders, by_name=("engine",))
 
     @property
     def runs_on(self) -> Mapping[str, Any]:

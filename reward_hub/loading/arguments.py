@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 
 from reward_hub import registry
 from reward_hub.base import BaseRM
+from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
 from reward_hub.load_call import LoadCall
 from reward_hub.types import AtLeast
 
@@ -232,21 +233,25 @@ class Arguments:
         whose = "" if near[0] in own else f", an option of {others[near[0]]} (load_method={others[near[0]]!r})"
         return f"Did you mean {near[0]!r}{whose}?"
 
-    def remember(self, rm: RM, *, commit: str | None = None) -> RM:
+    def remember(self, rm: RM, *, commit: str | None = None, checkpoint: str | None = None) -> RM:
         """The model, with the call that made it as what its pickle holds.
 
         Args:
             commit: which one of the repository was loaded, so that no other is loaded elsewhere.
+            checkpoint: what was found to be behind a server, for the same reason.
         """
+        found_out = {"revision": commit, "checkpoint": checkpoint}
         arguments = {**self.some("model", "load_method"), **self.given, **self.engine_options}
-        if commit is not None:
-            arguments["revision"] = commit
+        arguments |= {name: value for name, value in found_out.items() if value is not None}
+        # On a server these are its names, and those of built-in models are the package's, whatever folders lie here.
+        models = ("model", "reference")
+        names = {n for n in models if self.method == "api" or str(self[n]).startswith(BUILTIN_PREFIX)}
         rm.load_call = LoadCall.of(
             self._load,
             arguments,
             rm,
             keys=self._noted(KEY),
-            folders=["model", *self._noted(FILE)],
+            folders={"model", *self._noted(FILE)} - names,
             by_name=self._noted(BY_NAME),
         )
         return rm

@@ -110,9 +110,12 @@ def assemble(
     setup = _set_up(arguments, checkpoint)
     chosen = choose(setup)
     commit = _commit(arguments, checkpoint.files)
+    behind = None if checkpoint.connection is None else checkpoint.name
     if not implicit_rm.is_implicit(family):
         model = _start(arguments, checkpoint, setup, chosen)
-        return arguments.remember((PairwiseRM if family.kind == "pairwise" else ModelRM)(model), commit=commit)
+        return arguments.remember(
+            (PairwiseRM if family.kind == "pairwise" else ModelRM)(model), commit=commit, checkpoint=behind
+        )
     reference = None
     if arguments["reference"] is not None and implicit_rm.needs_no_reference(arguments["options"]):
         logger.info("reference_free=True: %s is not loaded.", arguments["reference"])
@@ -123,7 +126,7 @@ def assemble(
     policy = _start(arguments, checkpoint, setup, chosen)
     partner = None if reference is None else _start(arguments, *reference, chosen)
     rm = ImplicitRM(policy, partner, **arguments.some("beta", "length_normalize"))
-    return arguments.remember(rm, commit=commit)
+    return arguments.remember(rm, commit=commit, checkpoint=behind)
 
 
 def _commit(arguments: Arguments, files: CheckpointFiles) -> str | None:

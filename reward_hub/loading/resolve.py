@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from reward_hub import registry
 from reward_hub.checkpoints import builtin
+from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
 from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint
 from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from reward_hub.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-BUILTIN_PREFIX = "builtin/"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from typing import Any
 
 import pytest
@@ -204,6 +205,19 @@ def test_the_key_goes_to_every_route_and_into_no_log(
     rm.score(GoldenSet("seqcls-qwen2", "own").cases[0]["messages"])
     assert {sent.headers.get("authorization") for sent in server.sent} == {f"Bearer {key}"}
     assert key not in caplog.text + repr(vars(rm)) + repr(rm.model)  # type: ignore[attr-defined]
+
+
+def test_a_pickle_connects_again_and_holds_no_key(
+    connected: Connected, golden_models: GoldenModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = "sk-secret-of-mine"
+    rm, server = connected("seqcls-qwen2", "classify", {"api_key": key})
+    data = pickle.dumps(rm)
+    assert key.encode() not in data
+    monkeypatch.setenv("REWARD_HUB_API_KEY", key)
+    with pickle.loads(data) as again:
+        assert_same(again, golden_models.load(GoldenSet("seqcls-qwen2", "own")), "seqcls-qwen2")
+    assert {sent.headers.get("authorization") for sent in server.sent} == {f"Bearer {key}"}
 
 
 def test_a_missing_key_is_an_error() -> None:

@@ -167,6 +167,18 @@ def test_a_model_of_the_hub_stays_at_its_commit(tmp_path: Path, monkeypatch: pyt
         assert moved == pytest.approx([-score for score in scores(rm)])
 
 
+def test_names_of_built_in_and_served_models_are_not_taken_for_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "judge").mkdir()
+    (tmp_path / ORM).mkdir(parents=True)
+    judge = LLMJudge("judge", rubric="from 1-5", **ENDPOINT)
+    assert pickle.loads(pickle.dumps(judge)).name == "judge"
+    with AutoRM.load(ORM) as rm:
+        assert pickle.loads(pickle.dumps(rm)).name == ORM
+
+
 def test_a_copy_shares_the_engine() -> None:
     with AutoRM.load(ORM) as rm:
         assert copy.copy(rm).model is rm.model  # type: ignore[attr-defined]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
+from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
 from reward_hub.cli.usage import UsageError
-from reward_hub.loading.resolve import BUILTIN_PREFIX
 
 _HUB = "Hub"
 
