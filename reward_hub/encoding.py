@@ -162,7 +162,7 @@ def tags_at(text: str, starts: Sequence[int], tag: str, tokenizer: Tokenizer) ->
     """Tokenise `text` and read at the tags that start at these characters.
 
     Raises:
-        CheckpointError: `tag` is no single token of this vocabulary there.
+        CheckpointError: `tag` is not a single token of this vocabulary there.
     """
     tag_id = tokenizer.token_id(tag)
     token_ids, offsets = tokenizer.encode_with_offsets(text)
@@ -356,13 +356,13 @@ def tokens_ending_by(offsets: Sequence[tuple[int, int]], character: int) -> int:
 
 def content_start(text: str, content: str) -> int:
     """Where the response's content begins in the rendered text; a template may have trimmed its ends."""
-    found = text.rfind(content)
-    if found >= 0:
-        return found
+    start = text.rfind(content)
+    if start >= 0:
+        return start
     trimmed = content.strip()
-    found = text.rfind(trimmed)
-    if found < 0:
+    start = text.rfind(trimmed)
+    if start < 0:
         raise InvalidConversationError(
             "the chat template changes the response's text, so that its steps cannot be found in it.", field="messages"
         )
-    return found - (len(content) - len(content.lstrip()))
+    return start - (len(content) - len(content.lstrip()))

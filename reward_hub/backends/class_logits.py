@@ -92,7 +92,7 @@ class ClassLogits:
         """The class's logits where its decoder gives these states and its LM head is this one."""
         import torch
 
-        _decoder(self._model).forward = lambda *_, **__: _Decoded(states[None])
+        decoder_of(self._model).forward = lambda *_, **__: _Decoded(states[None])
         self._model.set_output_embeddings(head)
         ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
         logits: torch.Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
@@ -123,7 +123,7 @@ def _nothing() -> torch.nn.Module:
     return head
 
 
-def _decoder(model: Any) -> Any:
+def decoder_of(model: Any) -> Any:
     """What stands before the LM head. (Llama 4 calls the whole model its decoder.)"""
     decoder = model.get_decoder()
     if decoder is not model:

@@ -225,24 +225,24 @@ def _vllm_ways(files: CheckpointFiles, read: Read, backbone: Backbone | None, *,
     # The plan itself; then what a server started otherwise may have: all tokens, hidden vectors.
     for native in (True, False):
         for every in dict.fromkeys((many, True)):
-            found = plan(
+            planned = plan(
                 read, files.config, weight_shapes(files), backbone=backbone, many=every, pieces=pieces, native=native
             )
-            assert found.task is not None and found.asks != "logprobs"
-            width = _native_width(read) if found.native else hidden_size(files.config)
-            tokens = found.asks == "tokens"
+            assert planned.task is not None and planned.asks != "logprobs"
+            width = _native_width(read) if planned.native else hidden_size(files.config)
+            tokens = planned.asks == "tokens"
             way = Way(
-                vllm.pooling_wire(found.task, every_token=tokens),
+                vllm.pooling_wire(planned.task, every_token=tokens),
                 "tokens" if tokens else "prefixes",
                 width,
-                found.native,
-                _apply(files, read, backbone, native=found.native, bias=found.bias),
-                f"task {found.task}",
+                planned.native,
+                _apply(files, read, backbone, native=planned.native, bias=planned.bias),
+                f"task {planned.task}",
             )
-            ways.setdefault((found.task, "/pooling"), way)
-            other = {"classify": vllm.CLASSIFY, "embed": vllm.EMBEDDINGS}.get(found.task)
+            ways.setdefault((planned.task, "/pooling"), way)
+            other = {"classify": vllm.CLASSIFY, "embed": vllm.EMBEDDINGS}.get(planned.task)
             if other is not None:
-                ways.setdefault((found.task, other.route), replace(way, wire=other, label=f"{other.route}"))
+                ways.setdefault((planned.task, other.route), replace(way, wire=other, label=f"{other.route}"))
     return list(ways.values())
 
 
@@ -325,9 +325,9 @@ async def _working_way(
             problems.append((way, error))
     # What a route that is there gave is worth more than the routes that are not.
     telling = [(way, error) for way, error in problems if error.status == 200] or problems
-    told = "; ".join(f"{way.label}: {error.message}" for way, error in telling)
+    answers = "; ".join(f"{way.label}: {error.message}" for way, error in telling)
     raise ServerError(
-        f"{connection.client.address} does not answer as {files.id} is read. {told} "
+        f"{connection.client.address} does not answer as {files.id} is read. {answers} "
         f"{_how_to_start(connection.dialect.name, files)}",
         status=telling[0][1].status,
     )
@@ -343,17 +343,17 @@ async def _probe(
     connection: Connection, way: Way, probes: list[list[int]], norm: Array | None, *, regression: bool
 ) -> None:
     """Read the probes without and with activation, and check what can be known of the answers."""
-    found = await rows_of(connection, way, probes)
+    tables = await rows_of(connection, way, probes)
     if way.wire is vllm.COMPLETIONS:
         return
-    rows = [table[-1] if table.ndim == 2 else table for table in found]
+    rows = [table[-1] if table.ndim == 2 else table for table in tables]
     if not way.native:
         _check_hidden(rows, norm)
     elif _could_be_probabilities(rows) and not regression:
         again = rows if way.wire.activation is None else await _activated(connection, way, probes)
-        told_apart = way.wire.activation is not None
+        can_be_told_apart = way.wire.activation is not None
         same = all(np.allclose(a, b, rtol=1e-3, atol=1e-4) for a, b in zip(rows, again, strict=True))
-        if same and (told_apart or _sum_to_one(rows)):
+        if same and (can_be_told_apart or _sum_to_one(rows)):
             raise _refused(
                 f"it gives {_shown(rows)} with and without activation: probabilities, not the raw outputs that were "
                 "asked for"
@@ -374,8 +374,8 @@ def _reads_the_first_token(rows: Sequence[Array]) -> bool:
 
 
 async def _activated(connection: Connection, way: Way, probes: list[list[int]]) -> list[Array]:
-    found = await rows_of(connection, way, probes, activated=True)
-    return [table[-1] if table.ndim == 2 else table for table in found]
+    tables = await rows_of(connection, way, probes, activated=True)
+    return [table[-1] if table.ndim == 2 else table for table in tables]
 
 
 def _could_be_probabilities(rows: Sequence[Array]) -> bool:

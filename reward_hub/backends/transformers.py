@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
-from reward_hub.backends.class_logits import ClassLogits, class_logits
+from reward_hub.backends.class_logits import ClassLogits, class_logits, decoder_of
 from reward_hub.backends.transformers_loading import OPTIONS, input_device, load_model
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
@@ -178,7 +178,7 @@ class TransformersBackend(Backend):
         if whole_model:
             tables = self._model(**inputs).logits
         else:
-            tables = getattr(self._model, self._model.base_model_prefix)(**inputs).last_hidden_state
+            tables = decoder_of(self._model)(**inputs).last_hidden_state
         answers = []
         for item, table in zip(batch, tables, strict=True):
             ids = item.token_ids if item.decoder_ids is None else item.decoder_ids

@@ -122,8 +122,8 @@ def stock_class(config: Any, read: Read) -> Any:
         table = transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         if config.is_encoder_decoder:
             table = transformers.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
-    found = table.get(type(config), None)
-    return found[0] if isinstance(found, tuple) else found
+    listed = table.get(type(config), None)
+    return listed[0] if isinstance(listed, tuple) else listed
 
 
 def _is_unusual(files: CheckpointFiles) -> bool:
@@ -132,31 +132,31 @@ def _is_unusual(files: CheckpointFiles) -> bool:
     return not all(name.startswith(stems) for name in files.weight_files)
 
 
-def _dtype(asked: Any, config: Any, files: CheckpointFiles) -> Any:
+def _dtype(wanted: Any, config: Any, files: CheckpointFiles) -> Any:
     """A torch dtype from a name, a dtype or "auto" (what config.json names, else what the weights are stored in)."""
-    if isinstance(asked, torch.dtype):
-        return asked
-    if asked in (None, "auto"):
+    if isinstance(wanted, torch.dtype):
+        return wanted
+    if wanted in (None, "auto"):
         named = getattr(config, "dtype", None)
         if named is not None:
             return named if isinstance(named, torch.dtype) else getattr(torch, str(named).removeprefix("torch."))
         stored = next((i.dtype for i in files.tensors.values() if i.dtype in ("F32", "F16", "BF16")), "F32")
         return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored]
-    found = getattr(torch, str(asked).removeprefix("torch."), None)
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
-        raise TypeError(f"torch_dtype={asked!r} is no floating-point type; say 'float32', 'bfloat16' or 'float16'.")
-    return found
+    dtype = getattr(torch, str(wanted).removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"torch_dtype={wanted!r} is not a floating-point type; say 'float32', 'bfloat16' or 'float16'.")
+    return dtype
 
 
-def _attention(config: Any, asked: str | None) -> str | None:
+def _attention(config: Any, wanted: str | None) -> str | None:
     """Eager attention for models that cap attention logits: sdpa skips the cap without a word (transformers 5.19)."""
     if not getattr(config.get_text_config(), "attn_logit_softcapping", None):
-        return asked
-    if asked == "sdpa":
+        return wanted
+    if wanted == "sdpa":
         raise UnsupportedError(
             "attn_implementation='sdpa' skips this model's attention soft cap and gives wrong scores; use 'eager'."
         )
-    return asked or "eager"
+    return wanted or "eager"
 
 
 def _stock_state(files: CheckpointFiles, backbone: Backbone, head: set[str]) -> dict[str, Any]:

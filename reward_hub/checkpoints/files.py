@@ -278,7 +278,7 @@ class _Source:
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file} of {self.name} cannot be read: {error}") from error
         if not isinstance(loaded, dict):
-            raise CheckpointError(f"{file} of {self.name} is no JSON object.")
+            raise CheckpointError(f"{file} of {self.name} is not a JSON object.")
         return loaded
 
     def tensors(self, file: str) -> dict[str, TensorInfo]:
@@ -335,12 +335,12 @@ def _weight_files(source: _Source) -> tuple[str, ...]:
         if single in source.files:
             return (single,)
     for ending in (".safetensors", "model.bin", ".pt"):
-        found = [name for name in source.files if name.endswith(ending) and not name.startswith("adapter_")]
-        if len(found) == 1:
-            return (found[0],)
-        if found:
+        names = [name for name in source.files if name.endswith(ending) and not name.startswith("adapter_")]
+        if len(names) == 1:
+            return (names[0],)
+        if names:
             raise CheckpointError(
-                f"{source.name} has several files of weights and no index: {', '.join(sorted(found))}."
+                f"{source.name} has several files of weights and no index: {', '.join(sorted(names))}."
             )
     raise CheckpointError(f"{source.name} holds no weights (no .safetensors, .bin or .pt file).")
 

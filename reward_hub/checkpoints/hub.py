@@ -240,7 +240,7 @@ def resolve(
         token=_checked_token(token),
         cache_dir=None if cache_dir is None else os.fspath(cache_dir),
     )
-    if local_files_only or _told_offline():
+    if local_files_only or _is_offline():
         cached = _from_cache(repo_id, revision, connection)
         if cached is None:
             raise _not_cached(repo_id, revision, connection, local_files_only=local_files_only)
@@ -285,8 +285,8 @@ def _check_id(repo_id: str) -> None:
         if os.path.isfile(repo_id):
             raise UnknownModelError(f"{repo_id!r} is a file: give the folder that holds it.") from error
         raise UnknownModelError(
-            f"There is no folder {repo_id!r}, and it is no Hub id either (those read 'name' or 'organisation/name'). "
-            "Check the path."
+            f"There is no folder {repo_id!r}, and it is not a Hub id either (those read 'name' or "
+            "'organisation/name'). Check the path."
         ) from error
 
 
@@ -300,31 +300,31 @@ def _checked_token(token: str | bool | None) -> str | bool | None:
     return token
 
 
-def _told_offline() -> bool:
+def _is_offline() -> bool:
     from huggingface_hub import constants
 
-    told = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
     # huggingface_hub reads the variable at import only, and then refuses every request itself.
-    return told.upper() in {"1", "ON", "YES", "TRUE"} or constants.HF_HUB_OFFLINE
+    return value.upper() in {"1", "ON", "YES", "TRUE"} or constants.HF_HUB_OFFLINE
 
 
 def _from_cache(repo_id: str, revision: str | None, connection: _Connection) -> HubRepo | None:
     """The repository as the cache holds it, or None where it does not hold the revision."""
     storage = connection.storage(repo_id)
-    asked = revision or "main"
+    wanted = revision or "main"
     commits = _cached_commits(storage)
-    ref = _ref(storage, asked)
+    ref = _ref(storage, wanted)
     if ref is not None and ref.is_file():
-        found = [commit for commit in commits if commit == ref.read_text().strip()]
-    elif re.fullmatch("[0-9a-f]{5,40}", asked):
-        found = [commit for commit in commits if commit.startswith(asked)]
+        matching = [commit for commit in commits if commit == ref.read_text().strip()]
+    elif re.fullmatch("[0-9a-f]{5,40}", wanted):
+        matching = [commit for commit in commits if commit.startswith(wanted)]
     else:
-        found = []
-    if len(found) != 1:
+        matching = []
+    if len(matching) != 1:
         return None
-    folder = storage / "snapshots" / found[0]
+    folder = storage / "snapshots" / matching[0]
     files = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
-    return HubRepo(repo_id, found[0], files, offline=True, _asked=asked, _connection=connection)
+    return HubRepo(repo_id, matching[0], files, offline=True, _asked=wanted, _connection=connection)
 
 
 def _cached_commits(storage: Path) -> list[str]:
@@ -452,4 +452,4 @@ def _not_a_hub(connection: _Connection) -> ServerError:
 
 
 def _not_safetensors(what: str, why: str) -> CheckpointError:
-    return CheckpointError(f"{what} is no safetensors file, or a broken one: {why}.")
+    return CheckpointError(f"{what} is not a safetensors file, or a broken one: {why}.")

@@ -28,10 +28,10 @@ def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:
             )
     sizes = _agreed_sizes(specs, files.shapes, hidden_size)
     for name, spec in specs.items():
-        found, expected = files.shapes[name], tuple(sizes.get(size, size) for size in spec)
-        if found != expected:
+        shape, expected = files.shapes[name], tuple(sizes.get(size, size) for size in spec)
+        if shape != expected:
             raise CheckpointError(
-                f"Tensor {name!r} of {files.id} has the shape {list(found)}; the head needs {list(expected)}.",
+                f"Tensor {name!r} of {files.id} has the shape {list(shape)}; the head needs {list(expected)}.",
                 tensor=name,
             )
 
@@ -47,10 +47,10 @@ def _agreed_sizes(specs: TensorSpecs, shapes: Mapping[str, tuple[int, ...]], hid
     votes: dict[str, list[int]] = {}
     for name, spec in specs.items():
         if len(spec) == len(shapes[name]):
-            for size, found in zip(spec, shapes[name], strict=True):
+            for size, length in zip(spec, shapes[name], strict=True):
                 if isinstance(size, str):
-                    votes.setdefault(size, []).append(found)
-    agreed: dict[int | str, int] = {size: max(found, key=found.count) for size, found in votes.items()}
+                    votes.setdefault(size, []).append(length)
+    agreed: dict[int | str, int] = {size: max(lengths, key=lengths.count) for size, lengths in votes.items()}
     return {HIDDEN: hidden_size, **agreed}
 
 

@@ -28,7 +28,7 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
 
 
 def read(setup: Setup) -> HeadOutputs:
-    """One linear layer; a tokenizer without a cls token says that this is no Athene."""
+    """One linear layer; a tokenizer without a cls token says that this is not an Athene."""
     _cls_token(setup)
     return HeadOutputs(Linear("v_head", bias=False))
 

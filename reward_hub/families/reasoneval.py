@@ -67,7 +67,7 @@ def score(logits: Array, setup: Setup) -> Scored:
 
 
 def backbone(config: Config, tensors: TensorShapes) -> Backbone:
-    """The stock model below the head, by the class name where `model_type` is none of the two."""
+    """The stock model below the head, by the class name where `model_type` is neither of the two."""
     if config.get("model_type") in BACKBONES.values():
         return Backbone(config=config)
     known = next((BACKBONES[name] for name in config.get("architectures") or [] if name in BACKBONES), None)

@@ -50,8 +50,8 @@ def matches(config: Config, tensors: TensorShapes, files: frozenset[str]) -> boo
     # OpenRLHF puts its own recipe behind the stock name.
     if "value_head_prefix" in config or "normalize_reward" in config:
         return False
-    # A classifier that says itself that it has several labels is no reward model; one whose head merely has the wrong
-    # shape is told so when the head is checked.
+    # A classifier that says itself that it has several labels is not a reward model; one whose head merely has the
+    # wrong shape is told so when the head is checked.
     n_labels = len(config.get("id2label") or ()) or config.get("num_labels") or 1
     if n_labels != 1 and tensors.get("score.weight", (n_labels,))[0] != 1:
         return False

@@ -125,7 +125,7 @@ class SentencePieceTokenizer(HFTokenizer):
 
 
 def load(folder: Path, name: str, named: Named, *, chat_template: str | None) -> SentencePieceTokenizer | None:
-    """The tokenizer of a folder whose vocabulary is the file `name`; None where that is no sentencepiece file.
+    """The tokenizer of a folder whose vocabulary is the file `name`; None where that is not a sentencepiece file.
 
     Raises:
         CheckpointError: what its tokenizer class puts around a text is not known.

@@ -59,7 +59,7 @@ BEHIND: dict[str, dict[str, Any]] = {
     "nanochat": {"final_logit_softcapping": 2.0},
 }
 UNCHANGED: dict[str, dict[str, Any]] = {
-    **{name: {} for name in (*PLAIN, "gpt_neox", "glm", "olmo2", "starcoder2")},
+    **{name: {} for name in (*PLAIN, "gpt_neox", "gpt2", "glm", "olmo2", "opt", "phi", "starcoder2")},
     "gemma2": {"final_logit_softcapping": None},
     "granite": {"logits_scaling": 1.0},
 }

@@ -168,7 +168,7 @@ def test_a_file_that_is_no_safetensors_file_is_said_to_be_none(
     server.add("org/broken", tmp_path / "broken")
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
         resolve("org/broken").safetensors_header("model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is no safetensors file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a safetensors file"):
         read_safetensors_header(tmp_path / "broken" / "model.safetensors")
 
 

@@ -238,8 +238,8 @@ class VllmBackend(Backend):
             if isinstance(error, Exception):
                 raise BackendError(f"vLLM failed: {_words(error)}") from error
             raise
-        asked = [request.token_ids for request in requests]
-        if [list(answer.prompt_token_ids) for answer in answers] != asked:
+        sent = [request.token_ids for request in requests]
+        if [list(answer.prompt_token_ids) for answer in answers] != sent:
             self._drop_unfinished()
             raise BackendError("vLLM's answers are not those to the requests that were sent; score these again.")
         return list(answers)
@@ -343,9 +343,11 @@ def _warn_unused(files: CheckpointFiles, plan: VllmPlan, read: Read) -> None:
 def _check_pieces(plan: VllmPlan, read: Read, engine: Any) -> None:
     """vLLM looked up the rows of the LM head by vocabulary piece, with its own tokenizer."""
     if plan.needs_tokenizer and isinstance(read, TokenLogits):
-        found = engine.get_tokenizer().convert_tokens_to_ids(plan.hf_overrides["classifier_from_token"])
-        if list(found) != list(read.token_ids):
-            raise BackendError(f"vLLM's tokenizer has the tokens that are read at {found}, not at {read.token_ids}.")
+        token_ids = engine.get_tokenizer().convert_tokens_to_ids(plan.hf_overrides["classifier_from_token"])
+        if list(token_ids) != list(read.token_ids):
+            raise BackendError(
+                f"vLLM's tokenizer has the tokens that are read at {token_ids}, not at {read.token_ids}."
+            )
 
 
 def _head(files: CheckpointFiles, read: Read, plan: VllmPlan, engine: Any) -> Callable[[Array], Array]:

@@ -1,4 +1,4 @@
-"""What vLLM loads: the checkpoint is checked, and made a stock model folder where it is none.
+"""What vLLM loads: the checkpoint is checked, and made a stock model folder where it is not one.
 
 Shards whose tensors all keep their names are linked, the others rewritten. Works for every engine, with any number of
 processes, on any machine that sees the folder; it costs disk space where shards have to be rewritten.
@@ -160,17 +160,17 @@ def check_backbone(files: CheckpointFiles, plan: VllmPlan, backbone: Backbone | 
     with torch.device("meta"):
         made: Any = transformers.MODEL_MAPPING[type(config)]
         model = made(config)
-    found = stock_shapes(files, plan, backbone)
+    shapes = stock_shapes(files, plan, backbone)
     if plan.native and plan.convert == "classify" and not plan.needs_tokenizer:
-        assert "score.weight" in found, "the engine would make up a head"
+        assert "score.weight" in shapes, "the engine would make up a head"
     for name, parameter in model.named_parameters():
         shape = tuple(parameter.shape)
         stock = f"model.{name}"
-        if stock not in found:
+        if stock not in shapes:
             raise CheckpointError(f"{files.id} lacks a tensor of its backbone: {name}.", tensor=name)
-        if found[stock] != shape:
+        if shapes[stock] != shape:
             raise CheckpointError(
-                f"Tensor {name!r} of {files.id} has the shape {list(found[stock])}; its config says {list(shape)}.",
+                f"Tensor {name!r} of {files.id} has the shape {list(shapes[stock])}; its config says {list(shape)}.",
                 tensor=name,
             )
     if plan.runner == "generate" or plan.needs_tokenizer:

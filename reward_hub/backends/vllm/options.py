@@ -43,9 +43,9 @@ def option_names() -> frozenset[str]:
 
 
 def check_version(version: str) -> None:
-    """Warn where this vLLM is none of those the plan was written for."""
-    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if found not in KNOWN_VERSIONS:
+    """Warn where this vLLM is not one of those that the plan was written for."""
+    minor_version = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if minor_version not in KNOWN_VERSIONS:
         known = ", ".join(f"{major}.{minor}" for major, minor in KNOWN_VERSIONS)
         logger.warning(
             "vLLM %s is outside the range that reward_hub knows (%s): options and results may differ. Compare with "
@@ -53,7 +53,7 @@ def check_version(version: str) -> None:
             version,
             known,
         )
-    elif found not in TESTED_VERSIONS:
+    elif minor_version not in TESTED_VERSIONS:
         logger.info("vLLM %s is supported from its source; 0.32 is what the tests ran.", version)
 
 
@@ -100,10 +100,10 @@ def engine_options(options: EngineOptions) -> dict[str, Any]:
 
 def capped_length(arguments: dict[str, Any], config: Config) -> dict[str, Any]:
     """`max_model_len` within the model's positions, beyond which vLLM does not start (scaled ones it judges itself)."""
-    asked, positions = arguments.get("max_model_len"), config.get("max_position_embeddings")
-    if not isinstance(asked, int) or not positions or asked <= int(positions) or config.get("rope_scaling"):
+    max_length, positions = arguments.get("max_model_len"), config.get("max_position_embeddings")
+    if not isinstance(max_length, int) or not positions or max_length <= int(positions) or config.get("rope_scaling"):
         return arguments
-    logger.warning("max_length %d is lowered to the model's %d positions: vLLM takes no more.", asked, positions)
+    logger.warning("max_length %d is lowered to the model's %d positions: vLLM takes no more.", max_length, positions)
     return {**arguments, "max_model_len": int(positions)}
 
 
@@ -121,19 +121,19 @@ def _check_device(device: Any) -> None:
         raise TypeError(f"device={str(device)!r}: vLLM takes the first devices; set CUDA_VISIBLE_DEVICES to choose.")
 
 
-def dtype_name(asked: Any, files: CheckpointFiles) -> str:
+def dtype_name(wanted: Any, files: CheckpointFiles) -> str:
     """The dtype by name: what was asked for, else what config.json names, else what the weights are stored in.
 
     vLLM's own "auto" turns float32 into half precision.
     """
-    if asked in (None, "auto"):
+    if wanted in (None, "auto"):
         config = files.config
         named = config.get("dtype") or config.get("torch_dtype")
         if named is None:
             stored = next((i.dtype for i in files.tensors.values() if i.dtype in ("F32", "F16", "BF16")), "F32")
             named = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[stored]
-        asked = named
-    name = str(asked).removeprefix("torch.")
+        wanted = named
+    name = str(wanted).removeprefix("torch.")
     if name not in ("float32", "bfloat16", "float16"):
-        raise TypeError(f"torch_dtype={asked!r}; vllm takes 'float32', 'bfloat16' or 'float16'.")
+        raise TypeError(f"torch_dtype={wanted!r}; vllm takes 'float32', 'bfloat16' or 'float16'.")
     return name

@@ -345,13 +345,13 @@ def _strangers(shapes: TensorShapes, rules: WeightRules, *, keep_score: bool) ->
     """Top-level tensors that belong to nothing that is read: another head, statistics of a training."""
     parts = frozenset({"model", "lm_head"}) if any(name.startswith("model.layers.") for name in shapes) else _BARE
     parts = parts | {"score"} if keep_score else parts
-    found = set()
+    patterns = set()
     for name in shapes:
         top = name.partition(".")[0]
         untouched = rules.stock_name(name) in (name, f"model.{name}")
         if untouched and top not in parts:
-            found.add(f"^{re.escape(top)}(\\.|$)")
-    return sorted(found)
+            patterns.add(f"^{re.escape(top)}(\\.|$)")
+    return sorted(patterns)
 
 
 def _is_foreign(name: str, rules: WeightRules) -> bool:
