@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[1]
 PROMISED = {
     "reward_hub": (
         *("AutoRM", "BaseRM", "EnsembleRM", "CachedRM", "CalibratedRM", "LLMJudge", "DrSow", "PRMResult"),
-        *("AggregationMethod", "calibrate", "load_calibration", "register_family", "register_backend", "__version__"),
+        *("AggregationMethod", "calibrate", "load_calibration", "__version__"),
+        *("register_family", "register_backend", "register_benchmark", "register_judge"),
         *("RewardHubError", "InvalidConversationError", "InputTooLongError", "UnknownModelError", "UnsupportedError"),
         *("RemoteCodeRefusedError", "MissingDependencyError", "CheckpointError", "BackendError", "ServerError"),
         *("ServerTimeoutError", "BudgetExceededError", "JudgeParseError", "RegistryError", "CacheError"),
@@ -29,7 +30,9 @@ PROMISED = {
     "reward_hub.base": ("BaseRM", "AggregationMethod", "PRMResult"),
     "reward_hub.errors": ("RewardHubError", "InvalidConversationError", "CheckpointError"),
     "reward_hub.vllm.reward": ("VllmProcessRewardModel",),
-    "reward_hub.llm_judge": ("create_pointwise_judge", "create_groupwise_judge", "JudgeResult", "CRITERIA"),
+    "reward_hub.llm_judge": (
+        *("create_pointwise_judge", "create_groupwise_judge", "JudgeResult", "CriterionRegistry", "CRITERIA"),
+    ),
     "reward_hub.llm_judge.prompts": ("Criterion", "CriterionRegistry"),
     "reward_hub.judge": ("LLMJudge", "Rubric", "JudgeForm", "parse_verdict"),
     "reward_hub.integrations.its_hub": ("RewardHubORM", "RewardHubPRM"),

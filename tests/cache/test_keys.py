@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reward_hub
-from reward_hub import AutoRM
 from reward_hub import messages as border
 from reward_hub.cache.cached_rm import CachedRM
 from reward_hub.messages import parse
@@ -60,17 +59,6 @@ def test_steps_and_aggregation_are_part_of_the_key(cached):
     hows = [wrapped._score_keys(one, CallOptions(aggregation=how))[0] for how in ("mean", "last", "min", None)]
     assert len(set(hows)) == 3
     assert hows[2] == hows[3], "the default, said or not"
-
-
-def test_where_the_steps_stand_is_part_of_the_key(cached):
-    """One text gives the step "x" by two delimiters, once from its beginning and once from its end."""
-    with AutoRM.load("builtin/arithmetic-prm") as rm:
-        wrapped = cached(rm)
-        for expected in (False, True):
-            for delimiter, span in (("ax", [0, 1]), ("xa", [2, 3])):
-                steps = {"messages": turns("xax"), "step_delimiter": delimiter}
-                _, details = wrapped.score_steps(**steps, return_details=True)
-                assert (details["step_spans"], details["cached"]) == ([span], expected)
 
 
 def test_the_same_conversation_in_another_form_has_the_same_key(cached):

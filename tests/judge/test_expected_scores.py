@@ -85,7 +85,7 @@ def expected(labels: Mapping[str, float], label: str, *parts) -> Expected:
         pytest.param(
             TEN,
             "1",
-            [("1", {"1": 0.6, "11": 0.3, "100": 0.1}), "}"],
+            [('1"', {'1"': 0.6, '11"': 0.2, "11": 0.1, "100": 0.1}), "}"],
             {"1": 0.6},
             id="a number that begins with a label is another number",
         ),

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from dataclasses import replace
 
 import pytest
-from golden_sets import GoldenSet
 
 from reward_hub import AutoRM, InputTooLongError, InvalidConversationError, PRMResult, UnsupportedError
 from reward_hub.errors import BackendError
-from reward_hub.models.model_rm import ModelRM
-from reward_hub.numerics import aggregate, sigmoid
+from reward_hub.numerics import sigmoid
 
 PROMPT = "Sam has 12 apples. He buys 5 more and eats 3. How many apples does Sam have?"
 RIGHT = "12 + 5 = 17\n17 - 3 = 14"
@@ -47,26 +44,6 @@ def orm():
 def prm():
     with AutoRM.load("builtin/arithmetic-prm", load_method="hf", torch_dtype="float32") as rm:
         yield rm
-
-
-@pytest.mark.parametrize("cost", [False, True])
-@pytest.mark.parametrize("slug", ["seqcls-qwen3", "qwen2.5-math-prm", "reasonflux-prm-1.5b"])
-def test_a_bounded_cost_is_the_better_the_lower_it_is(slug, cost, golden_models):
-    """In its `normalized_score`, of whole responses, of steps, and of a score for each beginning of the response."""
-    golden = GoldenSet(slug, "own")
-    loaded = golden_models.load(golden).model
-    family = replace(loaded.family, score_range=(-30.0, 30.0), range_of=None, higher_is_better=not cost)
-    rm = ModelRM(replace(loaded, family=family))
-    case = max(golden.cases, key=lambda case: len(case.get("steps") or ()))
-    results = [rm.score(case["messages"], return_details=True)]
-    if rm.kind == "process":
-        score, details = rm.score_steps(case["messages"], steps=case.get("steps"), return_details=True)
-        assert len(score) > 1
-        results.append((aggregate(score, family.aggregate), details))
-    for score, details in results:
-        share = (score + 30.0) / 60.0
-        assert 0.0 < share < 1.0
-        assert details["normalized_score"] == pytest.approx(1.0 - share if cost else share, abs=1e-9)
 
 
 def test_every_way_to_ask_gives_the_same_score(orm):
@@ -259,18 +236,6 @@ class TestTruncation:
         rm = self.load("builtin/arithmetic-orm", "prompt", 60)
         with pytest.raises(InputTooLongError, match="never cut"):
             rm.score(prompt=PROMPT, response=self.LONG)
-
-    @pytest.mark.parametrize("first", ["0", "x", "7"])
-    def test_prompt_keeps_the_whole_response_whatever_it_begins_with(self, first):
-        """The prompt is told from the response by other responses in its place, which may begin as it does."""
-        item = {"prompt": PROMPT, "response": f"{first} + 1 is what I get"}
-        n_empty, n = (rm_tokens("builtin/arithmetic-orm", turns(text)) for text in ("", item["response"]))
-        n_end = 2  # the end of the turn and a line break
-        shortest = n - (n_empty - n_end)
-        _, details = self.load("builtin/arithmetic-orm", "prompt", shortest).score(**item, return_details=True)
-        assert (details["tokens_scored"], details["dropped_tokens"]) == (shortest, n - shortest)
-        with pytest.raises(InputTooLongError, match=f"the response alone has {shortest}, and it is never cut"):
-            self.load("builtin/arithmetic-orm", "prompt", shortest - 1).score(**item)
 
     def test_no_step_is_lost(self):
         steps = [f"{i} + 1 = {i + 1}" for i in range(12)]
