@@ -67,7 +67,18 @@ class StepDelimiter(TypedDict, total=False):
     step_separator: str | None
 
 
-class ScoreOptions(StepDelimiter, total=False):
+class TemplateArguments(TypedDict, total=False):
+    """What the chat template takes besides the messages."""
+
+    tools: Sequence[Mapping[str, Any]] | None
+    chat_template_kwargs: Mapping[str, Any] | None
+
+
+class RankOptions(StepDelimiter, TemplateArguments, total=False):
+    """What `rank` and its like take besides prompt and responses."""
+
+
+class ScoreOptions(StepDelimiter, TemplateArguments, total=False):
     """What `score` and its like take besides the conversation; see `BaseRM.score`."""
 
     on_error: OnError
@@ -207,6 +218,8 @@ class BaseRM(RewardModel):
         aggregation: str | AggregationMethod | None = None,
         aggregation_method: str | AggregationMethod | None = None,
         return_full_prm_result: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Score one conversation, or several.
 
@@ -220,6 +233,9 @@ class BaseRM(RewardModel):
             aggregation: process models: how step scores become the score (also `aggregation_method`); default: the
                 family's.
             return_full_prm_result: process models: a `PRMResult` in place of the score.
+            tools: what the assistant could call, as the chat template takes them; of every conversation of the call
+                (for one alone, they stand in its first message). Refused where they would be dropped.
+            chat_template_kwargs: its other arguments (`enable_thinking`, `date_string`, ...), likewise.
 
         Returns:
             The raw reward as the model's card computes it.
@@ -239,6 +255,8 @@ class BaseRM(RewardModel):
             step_delimiter=one_of("step_delimiter", step_delimiter, step_sep, step_separator),
             aggregation=one_of("aggregation", aggregation, aggregation_method),
             return_full_prm_result=return_full_prm_result,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
         )
         return call.shown(self._scored(call, show_progress))
 
@@ -254,6 +272,8 @@ class BaseRM(RewardModel):
         aggregation: str | AggregationMethod | None = None,
         aggregation_method: str | AggregationMethod | None = None,
         return_full_prm_result: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Score many conversations; one float each, in input order. `[]` gives `[]`. See `score`."""
         call = batch_call(
@@ -265,6 +285,8 @@ class BaseRM(RewardModel):
             step_delimiter=step_delimiter,
             aggregation=one_of("aggregation", aggregation, aggregation_method),
             return_full_prm_result=return_full_prm_result,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
         )
         shown: list[Any] = call.shown(self._scored(call, show_progress))
         return shown
@@ -313,6 +335,8 @@ class BaseRM(RewardModel):
         step_separator: str | None = None,
         return_details: bool = False,
         on_error: OnError = "raise",
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Score each step of one response.
 
@@ -320,6 +344,7 @@ class BaseRM(RewardModel):
             messages: a conversation that ends with the assistant's message, or with the user's when `steps` are given.
             steps: the response cut into steps, empty ones included; without it the response is split at
                 `step_delimiter` and blank pieces are dropped.
+            tools, chat_template_kwargs: as `score`.
 
         Returns:
             One float per step, higher is better; with `return_details` `(step scores, details)`.
@@ -330,7 +355,16 @@ class BaseRM(RewardModel):
         """
         item = {"messages": messages, "prompt": prompt, "response": response, "steps": steps}
         delimiter = one_of("step_delimiter", step_delimiter, step_sep, step_separator)
-        call = steps_call(self, [item], delimiter, on_error=on_error, return_details=return_details, single=True)
+        call = steps_call(
+            self,
+            [item],
+            delimiter,
+            on_error=on_error,
+            return_details=return_details,
+            single=True,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
+        )
         return call.shown(self._scored(call, False))
 
     def score_steps_batch(
@@ -342,17 +376,28 @@ class BaseRM(RewardModel):
         show_progress: bool = False,
         on_error: OnError = "raise",
         return_details: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> list[Any]:
         """Score the steps of many responses.
 
         Args:
-            items: dicts with `messages` (or `prompt` and `response`), and `steps` or `step_delimiter` where wanted.
+            items: dicts with `messages` (or `prompt` and `response`), and `steps`, `step_delimiter`, `tools` or
+                `chat_template_kwargs` where wanted.
+            tools, chat_template_kwargs: of every item.
 
         Returns:
             One list of floats per item, in input order.
         """
         call = steps_call(
-            self, items, step_delimiter, batch_size=batch_size, on_error=on_error, return_details=return_details
+            self,
+            items,
+            step_delimiter,
+            batch_size=batch_size,
+            on_error=on_error,
+            return_details=return_details,
+            tools=tools,
+            chat_template_kwargs=chat_template_kwargs,
         )
         shown: list[Any] = call.shown(self._scored(call, show_progress))
         return shown
@@ -384,17 +429,21 @@ class BaseRM(RewardModel):
         b: str,
         both_orders: bool = False,
         return_details: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Probability that `a` is the better response to the prompt.
 
         Args:
             messages: the prompt as messages, in place of `prompt`.
             both_orders: pairwise models: the mean of p(a, b) and 1 - p(b, a). Other models have no order.
+            tools, chat_template_kwargs: as `score`.
 
         Returns:
             A float in (0, 1). Models that score: the sigmoid of the difference of scores (sign turned for costs).
         """
         pair = border.parse_pair(messages, prompt=prompt, a=a, b=b)
+        pair = replace(pair, prompt=border.with_template_arguments(pair.prompt, tools, chat_template_kwargs))
         return _compared(self.compare_pairs([pair], both_orders, _FAIL_FAST), return_details)
 
     async def acompare(
@@ -406,9 +455,12 @@ class BaseRM(RewardModel):
         b: str,
         both_orders: bool = False,
         return_details: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """`compare` without blocking the event loop."""
         pair = border.parse_pair(messages, prompt=prompt, a=a, b=b)
+        pair = replace(pair, prompt=border.with_template_arguments(pair.prompt, tools, chat_template_kwargs))
         return _compared(await self.acompare_pairs([pair], both_orders, _FAIL_FAST), return_details)
 
     def rank(
@@ -421,17 +473,21 @@ class BaseRM(RewardModel):
         step_sep: str | None = None,
         step_separator: str | None = None,
         return_details: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """Indices of the responses, best first; ties keep input order.
 
         Args:
             step_delimiter: process models: where each response is split (also `step_sep`, `step_separator`).
+            tools, chat_template_kwargs: as `score`.
 
         Returns:
             `list[int]`; with `return_details` `(ranking, details)`, where `details["scores"]` has one score a response.
         """
         options = ranking_options(self, step_delimiter, step_sep, step_separator)
         turns, texts = border.parse_prompt(messages, prompt=prompt), responses_of(responses)
+        turns = border.with_template_arguments(turns, tools, chat_template_kwargs)
         return self._ranked(self.rank_responses(turns, texts, options), return_details)
 
     async def arank(
@@ -444,10 +500,13 @@ class BaseRM(RewardModel):
         step_sep: str | None = None,
         step_separator: str | None = None,
         return_details: bool = False,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         """`rank` without blocking the event loop."""
         options = ranking_options(self, step_delimiter, step_sep, step_separator)
         turns, texts = border.parse_prompt(messages, prompt=prompt), responses_of(responses)
+        turns = border.with_template_arguments(turns, tools, chat_template_kwargs)
         return self._ranked(await self.arank_responses(turns, texts, options), return_details)
 
     def best_of_n(
@@ -457,12 +516,10 @@ class BaseRM(RewardModel):
         prompt: str | None = None,
         responses: Sequence[str],
         return_details: bool = False,
-        **step_delimiter: Unpack[StepDelimiter],
+        **options: Unpack[RankOptions],
     ) -> Any:
         """The index of the best response; with `return_details` `(index, details)`. Arguments as `rank`."""
-        ranking, details = self.rank(
-            messages, prompt=prompt, responses=responses, return_details=True, **step_delimiter
-        )
+        ranking, details = self.rank(messages, prompt=prompt, responses=responses, return_details=True, **options)
         return (ranking[0], details) if return_details else ranking[0]
 
     async def abest_of_n(
@@ -472,11 +529,11 @@ class BaseRM(RewardModel):
         prompt: str | None = None,
         responses: Sequence[str],
         return_details: bool = False,
-        **step_delimiter: Unpack[StepDelimiter],
+        **options: Unpack[RankOptions],
     ) -> Any:
         """`best_of_n` without blocking the event loop."""
         ranking, details = await self.arank(
-            messages, prompt=prompt, responses=responses, return_details=True, **step_delimiter
+            messages, prompt=prompt, responses=responses, return_details=True, **options
         )
         return (ranking[0], details) if return_details else ranking[0]
 

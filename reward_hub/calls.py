@@ -6,20 +6,25 @@ Here arguments are checked once, the first failure is raised with its place in t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from reward_hub import messages as border
 from reward_hub.aggregation import AggregationMethod, PRMResult, aggregation_name
 from reward_hub.errors import InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.reward_model import CallOptions, Result, RewardModel, at, first_failure, in_places, label_of, sound
-from reward_hub.types import Conversation, ScoreDetails
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, ScoreDetails
 
 Messages: TypeAlias = Sequence[Mapping[str, Any]]
 """One conversation in the OpenAI form."""
 OnError: TypeAlias = Literal["raise", "none"]
 
-_STEP_ITEM = frozenset({"messages", "prompt", "response", "steps", "step_delimiter", "step_sep", "step_separator"})
+_STEP_ITEM = frozenset(
+    {
+        *("messages", "prompt", "response", TOOLS, TEMPLATE_ARGUMENTS),
+        *("steps", "step_delimiter", "step_sep", "step_separator"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,8 @@ def _call(
     step_delimiter: str | None = None,
     aggregation: str | AggregationMethod | None = None,
     return_full_prm_result: bool = False,
+    tools: Any = None,
+    chat_template_kwargs: Any = None,
 ) -> Call:
     how = None if aggregation is None else aggregation_name(aggregation)
     require_score(rm, by_steps=return_full_prm_result or how is not None)
@@ -100,8 +107,12 @@ def _call(
     def show(result: ScoreDetails) -> Any:
         return PRMResult(list(result.step_scores or []), result.score) if return_full_prm_result else result.score
 
+    def entry(raw: Any) -> Conversation:
+        conversation = _with(parse(raw), tools, chat_template_kwargs)
+        return rm.with_steps(conversation, how, step_delimiter)
+
     return Call(
-        _entries(batch, lambda raw: rm.with_steps(parse(raw), how, step_delimiter), on_error, single=single),
+        _entries(batch, entry, on_error, single=single),
         _shower(show, return_details),
         CallOptions(how, batch_size, fail_fast=on_error == "raise"),
         on_error,
@@ -118,6 +129,8 @@ def steps_call(
     on_error: OnError = "raise",
     return_details: bool = False,
     single: bool = False,
+    tools: Any = None,
+    chat_template_kwargs: Any = None,
 ) -> Call:
     """The call of `score_steps` and `score_steps_batch`."""
     require_steps(rm)
@@ -137,6 +150,8 @@ def steps_call(
             steps=item.get("steps"),
             step_delimiter=delimiter,
         )
+        conversation = _with(conversation, item.get(TOOLS), item.get(TEMPLATE_ARGUMENTS))
+        conversation = _with(conversation, tools, chat_template_kwargs)
         if item.get("steps") is None:
             rm.note_split(conversation, delimiter)
         return conversation
@@ -148,6 +163,12 @@ def steps_call(
         on_error,
         single,
     )
+
+
+def _with(conversation: Conversation, tools: Any, chat_template_kwargs: Any) -> Conversation:
+    """The conversation with what the chat template takes besides."""
+    turns = border.with_template_arguments(conversation.messages, tools, chat_template_kwargs)
+    return conversation if turns is conversation.messages else replace(conversation, messages=turns)
 
 
 def _entries(

@@ -188,6 +188,31 @@ def n_lines(text: str) -> int:
     return sum(not line.isspace() for line in _LINE_BREAK.split(text) if line)
 
 
+def with_template_arguments(
+    turns: tuple[Message, ...], tools: Any = None, chat_template_kwargs: Any = None, *, index: int | None = None
+) -> tuple[Message, ...]:
+    """The messages with what the chat template takes besides in the first one, that of other messages included.
+
+    Raises:
+        InvalidConversationError: it has another form, or a message has others.
+    """
+    arguments = {TOOLS: tools or None, TEMPLATE_ARGUMENTS: chat_template_kwargs or None}
+    places = [turn.extra for turn in turns if TOOLS in turn.extra or TEMPLATE_ARGUMENTS in turn.extra]
+    if not places and not any(arguments.values()):
+        return turns
+    for name in arguments:
+        for value in (extra[name] for extra in places if name in extra):
+            if arguments[name] not in (None, value):
+                raise InvalidConversationError(
+                    f"{name!r} is {_short(arguments[name])}, and a message has others: {_short(value)}.",
+                    index=index,
+                    field=name,
+                )
+            arguments[name] = value
+    first, *others = (turn.without_template_arguments() for turn in turns)
+    return (replace(first, extra=_checked_extra({**first.extra, **arguments}, 0, index)), *others)
+
+
 def is_single(messages: Any) -> bool:
     """Whether this is one conversation (a list of messages) rather than a list of conversations."""
     if isinstance(messages, str) or not isinstance(messages, Sequence) or not messages:

@@ -157,7 +157,7 @@ class RowPrompt:
                     field=HISTORY,
                 )
             rest = (*self.history, *rest)
-        return _with_arguments((*start, *rest), self.arguments)
+        return border.with_template_arguments((*start, *rest), **self.arguments)
 
     def _asks_once(self, rest: Turns) -> bool:
         """Whether the prompt is one question, before which earlier turns have a place."""
@@ -222,21 +222,3 @@ def _template_arguments(record: Mapping[str, Any]) -> dict[str, Any]:
                     f"{name!r} is {shown(value)}, which is not JSON: {error}.", field=name
                 ) from error
     return {name: value for name, value in arguments.items() if not is_empty(value)}
-
-
-def _with_arguments(turns: Turns, arguments: Mapping[str, Any]) -> Turns:
-    """The messages with what the template takes besides in the first one, that of other messages included."""
-    for turn in turns:
-        for name in (TOOLS, TEMPLATE_ARGUMENTS):
-            value = turn.extra.get(name)
-            if value is None:
-                continue
-            if arguments.get(name, value) != value:
-                raise InvalidConversationError(
-                    f"{name!r} is {shown(arguments[name])}, and a message has others: {shown(value)}.", field=name
-                )
-            arguments = {**arguments, name: value}
-    if not arguments:
-        return turns
-    first, *others = (turn.without_template_arguments() for turn in turns)
-    return (*border.parse_messages([{**first.to_dict(), **arguments}]), *others)

@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, SupportsIndex, TypeVar, Unpack
 
 from reward_hub.aggregation import aggregation_name
-from reward_hub.base import BaseRM, StepDelimiter
+from reward_hub.base import BaseRM, RankOptions
 from reward_hub.calls import Messages
 from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import (
@@ -262,7 +262,7 @@ class LLMJudge(BaseRM):
         responses: Sequence[str],
         return_details: bool = False,
         top_n: int | None = None,
-        **step_delimiter: Unpack[StepDelimiter],
+        **options: Unpack[RankOptions],
     ) -> Any:
         """Indices of the responses, best first; ties keep input order.
 
@@ -273,7 +273,7 @@ class LLMJudge(BaseRM):
             "prompt": prompt,
             "responses": responses,
             "return_details": return_details,
-            **step_delimiter,
+            **options,
         }
         return _first(super(LLMJudge, self._naming(top_n)).rank(messages, **given), top_n)
 
@@ -285,14 +285,14 @@ class LLMJudge(BaseRM):
         responses: Sequence[str],
         return_details: bool = False,
         top_n: int | None = None,
-        **step_delimiter: Unpack[StepDelimiter],
+        **options: Unpack[RankOptions],
     ) -> Any:
         """`rank` without blocking the event loop."""
         given: dict[str, Any] = {
             "prompt": prompt,
             "responses": responses,
             "return_details": return_details,
-            **step_delimiter,
+            **options,
         }
         return _first(await super(LLMJudge, self._naming(top_n)).arank(messages, **given), top_n)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,81 @@ def test_no_family_drops_tools(golden: GoldenSet, golden_models: GoldenModels) -
         assert found != plain
 
 
+TEMPLATE = (
+    "{% if tools %}{{ tools | tojson }}{% endif %}{% if loud %}!{% endif %}"
+    "{% for m in messages %}{{ m.content }}\n{% endfor %}"
+)
+LOUD = {"loud": True}
+TOLD = [{**CHAT[0], "chat_template_kwargs": LOUD}, CHAT[1]]
+STEPS = ["It is 4.", "Surely."]
+ANSWER = {"role": "assistant", "content": "It is 4.\n\nSurely."}
+
+
+@pytest.fixture(scope="module")
+def outcome_rm(golden_models: GoldenModels) -> BaseRM:
+    folder = golden_models.checkpoint(GoldenSet("seqcls-qwen2", "own"))
+    return AutoRM.load(str(folder), "transformers", torch_dtype="float32", chat_template=TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def process_rm(golden_models: GoldenModels) -> BaseRM:
+    template = TEMPLATE.replace("\n{% endfor %}", "<|im_end|>{% endfor %}")
+    folder = golden_models.checkpoint(GoldenSet("qwen2.5-math-prm", "own"))
+    return AutoRM.load(str(folder), "transformers", torch_dtype="float32", chat_template=template)
+
+
+def test_arguments_of_a_call_are_those_of_the_first_message(outcome_rm: BaseRM) -> None:
+    given: dict[str, Any] = {"tools": TOOLS, "chat_template_kwargs": LOUD}
+    told, plain = outcome_rm.score(TOLD), outcome_rm.score(PLAIN)
+    assert told != plain
+    assert outcome_rm.score(PLAIN, **given) == told
+    assert outcome_rm.score(prompt="2+2?", response="It is 4.", **given) == told
+    assert outcome_rm.score([PLAIN, TOLD], **given) == [told, told]
+    assert outcome_rm.score_batch([PLAIN, PLAIN], **given) == [told, told]
+    assert list(outcome_rm.score_iter(iter([PLAIN]), **given)) == [told]
+    responses = ["It is 4.", "It is 5."]
+    _, details = outcome_rm.rank(prompt="2+2?", responses=responses, return_details=True, **given)
+    assert details["scores"] == pytest.approx([told, outcome_rm.score([TOLD[0], {**CHAT[1], "content": "It is 5."}])])
+    _, best = outcome_rm.best_of_n(prompt="2+2?", responses=responses, return_details=True, **given)
+    assert best["scores"] == details["scores"]
+    compared = outcome_rm.compare(TOLD[:1], a=responses[0], b=responses[1])
+    assert outcome_rm.compare(prompt="2+2?", a=responses[0], b=responses[1], **given) == compared
+
+    async def later() -> list[Any]:
+        return [
+            await outcome_rm.ascore(PLAIN, **given),
+            *(await outcome_rm.ascore_batch([PLAIN], **given)),
+            (await outcome_rm.arank(prompt="2+2?", responses=responses, return_details=True, **given))[1]["scores"],
+            (await outcome_rm.abest_of_n(prompt="2+2?", responses=responses, return_details=True, **given))[1][
+                "scores"
+            ],
+            await outcome_rm.acompare(prompt="2+2?", a=responses[0], b=responses[1], **given),
+        ]
+
+    assert asyncio.run(later()) == [told, told, details["scores"], details["scores"], compared]
+
+
+def test_step_calls_take_arguments_for_all_items_and_for_one(process_rm: BaseRM) -> None:
+    told = process_rm.score_steps([TOLD[0], ANSWER])
+    given: dict[str, Any] = {"tools": TOOLS, "chat_template_kwargs": LOUD}
+    item = {"prompt": "2+2?", "response": ANSWER["content"]}
+    assert told != process_rm.score_steps(**item)
+    assert process_rm.score_steps(**item, **given) == told
+    assert process_rm.score_steps(prompt="2+2?", steps=STEPS, **given) == told
+    assert process_rm.score_steps_batch([item, {**item, "tools": TOOLS}], **given) == [told, told]
+    assert process_rm.score_steps_batch([{**item, **given}]) == [told]
+    assert asyncio.run(process_rm.ascore_steps(**item, **given)) == told
+
+
+def test_other_tools_than_a_messages_own_are_refused(outcome_rm: BaseRM) -> None:
+    with pytest.raises(InvalidConversationError, match=r"'tools' is \[\{'name': 'x'\}\], and a message has others"):
+        outcome_rm.score(CHAT, tools=[{"name": "x"}])
+    with pytest.raises(InvalidConversationError, match="conversation 1: 'tools' is"):
+        outcome_rm.score_batch([PLAIN, CHAT], tools=[{"name": "x"}])
+    with pytest.raises(InvalidConversationError, match="no place for 'thinking'"):
+        outcome_rm.score(PLAIN, chat_template_kwargs={"thinking": True})
+
+
 class OwnRM(BaseRM):
     def score(self, messages: Any) -> float:  # type: ignore[override]
         return float(len(messages))
@@ -64,7 +140,10 @@ def test_a_class_of_the_users_gets_tools_where_it_takes_them_and_else_refuses_th
         OwnRM().score_batch([CHAT])
     with pytest.raises(InvalidConversationError, match=r"BatchRM.score_batch takes messages alone"):
         BatchRM().rank(CHAT[:1], responses=["4", "5"])
+    with pytest.raises(InvalidConversationError, match=r"OwnRM.score does not take tools: 'tools' would be ignored"):
+        OwnRM().score_batch([PLAIN], tools=TOOLS)
     rm = ToolRM()
+    assert rm.score_batch([PLAIN], tools=TOOLS) == [1.0]
     assert rm.score_batch([CHAT, CHAT]) == [1.0, 1.0]
     assert rm.seen == (PLAIN, TOOLS)
 
