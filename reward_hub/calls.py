@@ -32,7 +32,7 @@ class Call:
     """One call: what is to be scored, what is invalid, and how results are shown.
 
     Attributes:
-        entries: the conversations, and why one is none.
+        entries: the conversations, or why an item is not one.
         show: a result -> what the caller sees of it.
         single: the caller gave one conversation and not a list.
     """
@@ -277,7 +277,7 @@ def responses_of(responses: Sequence[str]) -> list[str]:
     """The responses of a ranking.
 
     Raises:
-        InvalidConversationError: there is none, or one is no text.
+        InvalidConversationError: there is none, or one is not a text.
     """
     if isinstance(responses, str) or not responses or not all(isinstance(text, str) for text in responses):
         raise InvalidConversationError("responses must be a list of at least one text.", field="responses")

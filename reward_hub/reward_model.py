@@ -233,7 +233,7 @@ def each(
 
 
 def sound(values: Iterable[T | Exception]) -> list[T]:
-    """Those that are no failures."""
+    """Those that have not failed."""
     return [value for value in values if not isinstance(value, Exception)]
 
 

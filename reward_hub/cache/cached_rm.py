@@ -198,7 +198,7 @@ class CachedRM(WrapperRM):
 
     @contextmanager
     def _noting_what_it_writes(self) -> Iterator[None]:
-        """The first time: what a user's class writes to itself is no setting by which another `CachedRM` knows it."""
+        """The first time: what a user's class writes to itself does not tell it from another one."""
         with self._lock:
             first, self._settings = self._settings, []
         before = settings_of(self.rm) if first else []
@@ -276,14 +276,14 @@ class CachedRM(WrapperRM):
     def _rank_keys(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> list[Key]:
         return [self._key(0, "rank", None, prompt, responses, None)]
 
-    def _key(self, place: int, call: CallName, how: Any, messages: tuple[Message, ...], *asked: Any) -> Key:
+    def _key(self, place: int, call: CallName, how: Any, messages: tuple[Message, ...], *rest: Any) -> Key:
         fingerprint = self.fingerprint
         keyed_for, keyed = self._keyed
         if keyed_for != fingerprint:
             keyed = hashlib.blake2b(_encode([FORM, fingerprint]).encode(), digest_size=20)
             self._keyed = (fingerprint, keyed)
         try:
-            text = _encode([call, how, [_turn(message) for message in messages], *asked])
+            text = _encode([call, how, [_turn(message) for message in messages], *rest])
         except (TypeError, ValueError):
             return place
         digest = keyed.copy()
@@ -297,7 +297,7 @@ def _turn(message: Message) -> list[Any]:
     # In the order given: a template may write a call's arguments in it, and the model then reads other tokens.
     rest = [list(message.tool_calls), dict(message.extra)]
     if json.loads(_encode(rest)) != rest:
-        # Tuples and keys that are no texts: JSON makes what they are not of them, and two conversations one.
+        # JSON makes lists of tuples and texts of all keys, so that two different conversations would be one.
         raise ValueError("not plain JSON")
     return [message.role, message.content, *rest]
 

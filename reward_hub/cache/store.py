@@ -53,7 +53,7 @@ class TextDisk(diskcache.Disk):  # type: ignore[misc]
         return key, True
 
     def get(self, key: object, raw: object) -> str | None:
-        """The key of a row; None for one that is no text, so that going through the keys does not end there."""
+        """The key of a row; None for one that is not a text, so that going through the keys does not end there."""
         return key if isinstance(key, str) and raw == 1 else None
 
     def store(self, value: object, read: bool, key: object = UNKNOWN) -> tuple[int, int, None, str]:
@@ -179,12 +179,12 @@ class ScoreStore:
 
     def stats(self) -> dict[str, Any]:
         """Directory, entries, bytes on disk and the limit."""
-        found = self._of_file(
+        numbers = self._of_file(
             lambda cache: (len(cache), cache.volume(), cache.size_limit, cache.eviction_policy),
             (0, 0, self._settings.get("size_limit"), self._settings.get("eviction_policy")),
         )
         names = ("entries", "size_bytes", "size_limit_bytes", "eviction")
-        return {"directory": str(self.directory), **dict(zip(names, found, strict=True))}
+        return {"directory": str(self.directory), **dict(zip(names, numbers, strict=True))}
 
     def export(self, path: str | Path) -> int:
         """Write every entry as a line of JSON, its key included; how many there were. Corrupt ones are left out.
@@ -385,5 +385,5 @@ def _set_aside(file: Path) -> Path:
 def _object(text: str) -> dict[str, Any]:
     value = json.loads(text)
     if not isinstance(value, dict):
-        raise UnreadableEntry("it is no JSON object")
+        raise UnreadableEntry("it is not a JSON object")
     return value

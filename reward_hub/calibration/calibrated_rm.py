@@ -147,7 +147,7 @@ def load_calibration(path: str | Path, rm: BaseRM) -> CalibratedRM:
     """The model with the calibration that `CalibratedRM.save` wrote.
 
     Raises:
-        CheckpointError: the file is no calibration, or that of another model or of other settings.
+        CheckpointError: the file is not a calibration, or is that of another model or of other settings.
         OSError: it cannot be read.
     """
     try:
@@ -157,7 +157,7 @@ def load_calibration(path: str | Path, rm: BaseRM) -> CalibratedRM:
         calibration = Calibration(map_from_dict(fields["map"]), CalibrationReport(**fields["report"]))
         fingerprint, both_orders, model = fields["fingerprint"], bool(fields["both_orders"]), fields["model"]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path} is no calibration written by CalibratedRM.save: {error!r}.") from error
+        raise CheckpointError(f"{path} is not a calibration written by CalibratedRM.save: {error!r}.") from error
     refuse_own(rm, "compare")
     own = fingerprint_of(rm)
     if fingerprint != own:

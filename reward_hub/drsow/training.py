@@ -82,7 +82,7 @@ def train(
         output_dir: the run's folder; by default one of the working directory, named by what is trained and how.
 
     Raises:
-        InvalidConversationError: rows that are no preference pairs.
+        InvalidConversationError: rows that are not preference pairs.
         CheckpointError: `output_dir` holds another run.
     """
     run = {

@@ -1,4 +1,4 @@
-"""What an ensemble makes of its members' answers: one scale, one score, and details that name every member.
+"""What an ensemble makes of its members' results: one scale, one score, and details that name every member.
 
 No model is asked here. A cost enters with its sign turned, so that all values are higher for the better response.
 """
@@ -27,7 +27,7 @@ ByPlace: TypeAlias = dict[int, T]
 
 @dataclass(frozen=True)
 class Combination:
-    """How answers are combined.
+    """How the members' results are combined.
 
     Attributes:
         name: of the ensemble, for details and errors.
@@ -50,19 +50,19 @@ class Combination:
     # -- models that score -------------------------------------------------------------------------------------------
 
     def responses(
-        self, conversations: Sequence[Conversation], answers: Sequence[Sequence[Result]], how: str, *, among: bool
+        self, conversations: Sequence[Conversation], by_member: Sequence[Sequence[Result]], how: str, *, among: bool
     ) -> list[ScoreDetails]:
         """The scores of responses that are held against each other, by the members that answered for all of them.
 
         Args:
-            answers: one list a member, one result a conversation.
+            by_member: one list a member, one result a conversation.
             how: the aggregation of step scores.
             among: they are responses to one prompt: without fitted scores "vote" takes ranks among them.
         """
         present, failed = self._present(
             lambda member: [
                 self._raw(member, conversation, result)
-                for conversation, result in zip(conversations, answers[member.place], strict=True)
+                for conversation, result in zip(conversations, by_member[member.place], strict=True)
             ]
         )
         votes = among and self.reduction.name == "vote" and self.statistics is None
@@ -71,7 +71,7 @@ class Combination:
         return [
             self._response(
                 conversation,
-                {place: required(answers[place][i]) for place in present},
+                {place: required(by_member[place][i]) for place in present},
                 {place: values[place][i] for place in present},
                 failed,
                 how if by_step else None,
@@ -102,12 +102,12 @@ class Combination:
         combined = self._reduced(stacked, details)
         spread = stacked.std(axis=0)
         entries: ByPlace[dict[str, Any]] = {}
-        for place, found in details.items():
-            numbers: dict[str, Any] = {"score": found.score, "normalized": float(values[place][0])}
+        for place, part in details.items():
+            numbers: dict[str, Any] = {"score": part.score, "normalized": float(values[place][0])}
             if how is not None:
-                numbers |= {"step_scores": found.step_scores, "normalized": values[place].tolist()}
-            own = {} if found.attributes is None else {"attributes": found.attributes}
-            entries[place] = {**own, **found.extra, **numbers}
+                numbers |= {"step_scores": part.step_scores, "normalized": values[place].tolist()}
+            own = {} if part.attributes is None else {"attributes": part.attributes}
+            entries[place] = {**own, **part.extra, **numbers}
         summary = self._summary(combined[0], details, entries, failed, float(spread.mean()))
         if how is None:
             return summary
@@ -133,24 +133,24 @@ class Combination:
         for the mean it is the mean of the probabilities.
         """
         details, failed = self._present(lambda member: _finite_details(member, results[member.place]))
-        first = np.array([found.score for found in details.values()])
+        first = np.array([part.score for part in details.values()])
         both = np.stack([first, 1.0 - first], axis=1)
         if self.reduction.name == "vote":
             both = ranks(both)
         a, b = self._reduced(both, details)
         probability = sigmoid(a - b) if self.reduction.name == "vote" else (1.0 + a - b) / 2.0
-        entries = {place: {**found.extra, "score": found.score} for place, found in details.items()}
+        entries = {place: {**part.extra, "score": part.score} for place, part in details.items()}
         return self._summary(probability, details, entries, failed, float(first.std()))
 
     def ranking(self, results: Sequence[Result], n_responses: int) -> ScoreDetails:
         """One score a response from the scores that each member ranks by."""
         details, failed = self._present(lambda member: self._scores_of(member, results[member.place], n_responses))
         signs = np.array([self.members[place].sign for place in details])
-        values = signs[:, None] * np.array([found.scores for found in details.values()])
+        values = signs[:, None] * np.array([part.scores for part in details.values()])
         if self.reduction.name == "vote":
             values = ranks(values)
         scores = self._reduced(values, details).tolist()
-        entries = {place: {**found.extra, "scores": found.scores} for place, found in details.items()}
+        entries = {place: {**part.extra, "scores": part.scores} for place, part in details.items()}
         spread = values.std(axis=0)
         summary = self._summary(max(scores), details, entries, failed, float(spread.mean()))
         return replace(summary, scores=scores)
@@ -198,7 +198,7 @@ class Combination:
 
     def _finite(self, score: float) -> float:
         if not math.isfinite(score):
-            raise BackendError(f"The scores of the members combine to {score}, which is no score.")
+            raise BackendError(f"The scores of the members combine to {score}, which is not a score.")
         return float(score)
 
     def _summary(
@@ -210,7 +210,7 @@ class Combination:
         spread: float,
     ) -> ScoreDetails:
         joined = joined_details(list(details.values()))
-        backends = {found.backend for found in details.values()}
+        backends = {part.backend for part in details.values()}
         return replace(
             joined,
             score=float(score),
@@ -253,9 +253,9 @@ def raw_values(member: Member, conversation: Conversation, result: Result, *, by
 def _finite_details(member: Member, result: Result) -> ScoreDetails:
     """The details of a member that compares: a vote or a median would pass over what is not finite in silence."""
     details = required(result)
-    found = [details.score, *(details.scores or ())]
-    if not np.isfinite(found).all():
-        raise BackendError(f"{member.name} gave {found}: not all of it is finite.")
+    numbers = [details.score, *(details.scores or ())]
+    if not np.isfinite(numbers).all():
+        raise BackendError(f"{member.name} gave {numbers}: not all of it is finite.")
     return details
 
 

@@ -22,7 +22,7 @@ Question: TypeAlias = Callable[[BaseRM], Work[list[Result]]]
 """What one member is asked."""
 
 
-def asked(members: Sequence[Member], n: int, options: CallOptions, question: Question) -> Work[MemberResults]:
+def ask_members(members: Sequence[Member], n: int, options: CallOptions, question: Question) -> Work[MemberResults]:
     """Ask every member for `n` results. One that fails as a whole has failed at each.
 
     Args:

@@ -27,7 +27,7 @@ from reward_hub.aggregation import AggregationMethod, aggregation_name
 from reward_hub.base import BaseRM
 from reward_hub.calls import Messages, ProgressBar, batch_call, raise_first, steps_call
 from reward_hub.ensemble.combination import Combination, joined_responses, one_by_one, raw_values
-from reward_hub.ensemble.dispatch import MemberResults, SharedProgress, asked, comparing, ranking, scoring
+from reward_hub.ensemble.dispatch import MemberResults, SharedProgress, ask_members, comparing, ranking, scoring
 from reward_hub.ensemble.members import Member, kind_of
 from reward_hub.ensemble.normalization import (
     NEED_STATISTICS,
@@ -45,6 +45,7 @@ from reward_hub.reward_model import (
     CallOptions,
     Capabilities,
     Result,
+    SkippedError,
     at,
     each,
     first_failure,
@@ -220,12 +221,12 @@ class EnsembleRM(BaseRM):
             options = CallOptions(batch_size=batch_size, progress=update, fail_fast=True)
             progress = self._progress(options, len(parsed))
             inside = replace(options, progress=progress)
-            answers = run(asked(self._members, len(parsed), inside, scoring(parsed, inside, by_steps=by_steps)))
+            by_member = run(ask_members(self._members, len(parsed), inside, scoring(parsed, inside, by_steps=by_steps)))
             progress.finish()
-        for results in answers:
+        for results in by_member:
             raise_first(results)
         fitted = []
-        for member, results in zip(self._members, answers, strict=True):
+        for member, results in zip(self._members, by_member, strict=True):
             scores = [raw_values(member, *pair, by_step=by_steps) for pair in zip(parsed, results, strict=True)]
             fitted.append(Statistics.of(np.concatenate([np.array([]), *scores]), name=member.name))
         self._statistics = self._with_spread(tuple(fitted))
@@ -280,10 +281,10 @@ class EnsembleRM(BaseRM):
         self._require_statistics()
         how = self._how(options)
         combination = self._combination()
-        answers = yield from self._scores(conversations, options)
+        by_member = yield from self._scores(conversations, options)
 
         def one(i: int) -> ScoreDetails:
-            return combination.responses(conversations[i : i + 1], _at(answers, i, i + 1), how, among=False)[0]
+            return combination.responses(conversations[i : i + 1], _at(by_member, i, i + 1), how, among=False)[0]
 
         return one_by_one(len(conversations), one)
 
@@ -295,9 +296,9 @@ class EnsembleRM(BaseRM):
         combination = self._combination()
         progress = self._progress(options, len(pairs))
         inside = self._for_members(options, progress)
-        answers = yield from asked(self._members, len(pairs), inside, comparing(pairs, both_orders, inside))
+        by_member = yield from ask_members(self._members, len(pairs), inside, comparing(pairs, both_orders, inside))
         progress.finish()
-        return one_by_one(len(pairs), lambda i: combination.pair([results[i] for results in answers]))
+        return one_by_one(len(pairs), lambda i: combination.pair([results[i] for results in by_member]))
 
     def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         combination = self._combination()
@@ -305,9 +306,9 @@ class EnsembleRM(BaseRM):
             for member in self._members:
                 refuse_own(member.rm, "rank")
             inside = self._for_members(options, None)
-            answers = yield from asked(self._members, 1, inside, ranking(prompt, responses, inside))
+            by_member = yield from ask_members(self._members, 1, inside, ranking(prompt, responses, inside))
             (result,) = one_by_one(
-                1, lambda i: combination.ranking([results[i] for results in answers], len(responses))
+                1, lambda i: combination.ranking([results[i] for results in by_member], len(responses))
             )
             return result
         self._require_statistics(among=True)
@@ -318,8 +319,11 @@ class EnsembleRM(BaseRM):
         if failure is not None:
             return at(failure[1], failure[0])
         able = sound(candidates)
-        answers = yield from self._scores(able, replace(options, progress=None))
-        (result,) = one_by_one(1, lambda _: joined_responses(combination.responses(able, answers, how, among=True)))
+        by_member = yield from self._scores(able, replace(options, progress=None))
+        failures = [first_failure(results) for results in by_member]
+        if self.on_member_error == "raise" and (failure := next(filter(None, failures), None)) is not None:
+            return at(failure[1], failure[0])
+        (result,) = one_by_one(1, lambda _: joined_responses(combination.responses(able, by_member, how, among=True)))
         return result
 
     def _differences(self, pairs: Sequence[Pair], options: CallOptions) -> Work[list[Result]]:
@@ -329,15 +333,17 @@ class EnsembleRM(BaseRM):
         combination = self._combination()
         single = [_candidate(pair.prompt, text) for pair in pairs for text in (pair.a, pair.b)]
         candidates = each(single, self.with_steps, fail_fast=options.fail_fast)
-        if options.fail_fast and first_failure(candidates) is not None:
-            answers: MemberResults = []
+        able = sound(candidates)
+        scores: MemberResults
+        if options.fail_fast and len(able) < len(candidates):
+            scores = [[SkippedError() for _ in able] for _ in self._members]
         else:
-            scores = yield from self._scores(sound(candidates), options, n=len(pairs))
-            answers = [in_places(candidates, results) for results in scores]
+            scores = yield from self._scores(able, options, n=len(pairs))
+        by_member = [in_places(candidates, results) for results in scores]
 
         def one(i: int) -> ScoreDetails:
             both = [required(candidate) for candidate in candidates[2 * i : 2 * i + 2]]
-            a, b = combination.responses(both, _at(answers, 2 * i, 2 * i + 2), how, among=True)
+            a, b = combination.responses(both, _at(by_member, 2 * i, 2 * i + 2), how, among=True)
             probability = sigmoid(a.score - b.score)
             return replace(joined_responses([a, b]), score=probability, normalized_score=probability)
 
@@ -354,9 +360,9 @@ class EnsembleRM(BaseRM):
         progress = self._progress(options, len(conversations) if n is None else n)
         inside = self._for_members(options, progress)
         question = scoring(conversations, inside, by_steps=self.kind == "process")
-        answers = yield from asked(self._members, len(conversations), inside, question)
+        by_member = yield from ask_members(self._members, len(conversations), inside, question)
         progress.finish()
-        return answers
+        return by_member
 
     def _combination(self) -> Combination:
         needed = None if self.on_member_error == "raise" else _needed(self.quorum, len(self._members))
@@ -422,11 +428,11 @@ class EnsembleRM(BaseRM):
             return None
         if given is not None:
             return given
-        found = [own(member.rm) for member in self._members]
-        if len(set(found)) > 1:
-            each = ", ".join(f"{member.name}: {value!r}" for member, value in zip(self._members, found, strict=True))
-            raise TypeError(f"The members differ in {name} ({each}): say {name}= for the ensemble.")
-        return found[0]
+        values = [own(member.rm) for member in self._members]
+        if len(set(values)) > 1:
+            listed = ", ".join(f"{member.name}: {value!r}" for member, value in zip(self._members, values, strict=True))
+            raise TypeError(f"The members differ in {name} ({listed}): say {name}= for the ensemble.")
+        return values[0]
 
     def _warn_of_unlike_members(self) -> None:
         if self.reduction.name in WITHOUT_WEIGHTS and len({member.weight for member in self._members}) > 1:
@@ -458,9 +464,9 @@ def _candidate(prompt: tuple[Message, ...], response: str) -> Conversation:
     return Conversation((*prompt, Message("assistant", response)))
 
 
-def _at(answers: MemberResults, start: int, stop: int) -> MemberResults:
+def _at(by_member: MemberResults, start: int, stop: int) -> MemberResults:
     """The members' results at these places."""
-    return [results[start:stop] for results in answers]
+    return [results[start:stop] for results in by_member]
 
 
 def _checked_quorum(quorum: Any, on_member_error: str, *, n_members: int) -> int | float:

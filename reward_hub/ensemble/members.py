@@ -27,7 +27,7 @@ class Member:
         """A member as the user gave it: a pair of model and weight, or a model, whose weight is 1.
 
         Raises:
-            TypeError: it is neither, or the weight is no positive finite number.
+            TypeError: it is neither, or the weight is not a positive finite number.
         """
         rm, weight = given if isinstance(given, (tuple, list)) and len(given) == 2 else (given, 1.0)
         if not isinstance(rm, BaseRM):

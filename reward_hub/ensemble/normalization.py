@@ -38,7 +38,7 @@ class Statistics:
         if scores.size < 2:
             raise BackendError(f"{name}: {scores.size} scores are too few to fit statistics; give at least 2.")
         if not np.isfinite(scores).all():
-            raise BackendError(f"{name}: {scores[~np.isfinite(scores)][0]} is no score to fit statistics to.")
+            raise BackendError(f"{name}: {scores[~np.isfinite(scores)][0]} is not a score to fit statistics to.")
         return cls(np.sort(scores))
 
     @cached_property
@@ -77,7 +77,7 @@ class Statistics:
         """Refuse a normalisation that divides by a spread which is not there.
 
         Raises:
-            BackendError: every score is the same, or their spread is no number above 0 in floating point.
+            BackendError: every score is the same, or their spread is not above 0 in floating point.
         """
         if how not in ("zscore", "minmax"):
             return

@@ -96,7 +96,7 @@ class RecordedEnsemble:
         """How often the chosen response of a pair wins, as a fraction.
 
         Raises:
-            RowFormatError: the rows are no pairs.
+            RowFormatError: the rows are not pairs.
         """
         if self.form != "pair":
             raise RowFormatError(f"The files hold {self.form!r}; pairs have an accuracy.")
@@ -146,7 +146,7 @@ def _aligned(first: Recorded, other: Recorded) -> list[RecordedRow]:
 
 
 def _common_subset(rows: Sequence[RecordedRow]) -> str | None:
-    found = {row.subset for row in rows if row.subset is not None}
-    if len(found) > 1:
-        raise RowFormatError(f"The files differ in the subset of the id {rows[0].id!r}: {', '.join(sorted(found))}.")
-    return next(iter(found), None)
+    subsets = {row.subset for row in rows if row.subset is not None}
+    if len(subsets) > 1:
+        raise RowFormatError(f"The files differ in the subset of the id {rows[0].id!r}: {', '.join(sorted(subsets))}.")
+    return next(iter(subsets), None)

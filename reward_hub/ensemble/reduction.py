@@ -165,7 +165,7 @@ class Reduction:
         if number is None:
             return cls(name, own.default)
         if isinstance(number, bool) or not isinstance(number, (int, float)) or not math.isfinite(number):
-            raise TypeError(f"{own.name}={number!r} is no finite number.")
+            raise TypeError(f"{own.name}={number!r} is not a finite number.")
         if not own.fits(number):
             raise TypeError(f"{own.name}={number!r}; it is {own.range}.")
         return cls(name, float(number))

@@ -47,7 +47,7 @@ def check_arguments(
     ratio = family.log_ratio
     if ratio is None:
         if reference is not None:
-            raise TypeError(f"reference={reference!r}: {family.name} is no implicit reward, it reads one model.")
+            raise TypeError(f"reference={reference!r}: {family.name} is not an implicit reward, it reads one model.")
         if beta is not None or length_normalize:
             raise TypeError("beta and length_normalize belong to an implicit reward; give reference= too.")
         return
@@ -168,7 +168,7 @@ class ImplicitRM(BaseRM):
         return self.policy.described(super().capabilities)
 
     def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
-        fitted = yield from in_thread(lambda: each(conversations, self._fit))
+        fitted = yield from in_thread(lambda: each(conversations, self._fit, fail_fast=options.fail_fast))
         outputs = yield from self._outputs(fitted, options)
         return finished(
             outputs, lambda i, output: self._details(conversations[i], required(fitted[i]), output, options.aggregation)

@@ -15,7 +15,16 @@ from reward_hub.base import BaseRM
 from reward_hub.errors import BackendError, InputTooLongError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
 from reward_hub.numerics import aggregate, in_unit_interval
-from reward_hub.reward_model import CallOptions, Capabilities, Result, each, first_failure, required, through
+from reward_hub.reward_model import (
+    CallOptions,
+    Capabilities,
+    Result,
+    SkippedError,
+    each,
+    first_failure,
+    required,
+    through,
+)
 from reward_hub.truncation import common_prefix, cut_left, cut_right
 from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput
 from reward_hub.work import Work, in_thread, wait
@@ -200,7 +209,7 @@ class ModelRM(BaseRM):
     def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         if self.model.family.prefixes is not None and any(len(c.steps or ()) > 1 for c in conversations):
             return (yield from self._by_prefixes(conversations, options))
-        fitted = yield from in_thread(lambda: each(conversations, self._fit))
+        fitted = yield from in_thread(lambda: each(conversations, self._fit, fail_fast=options.fail_fast))
         outputs = yield from read_each(self.model, fitted, options)
         return finished(
             outputs, lambda i, output: self._details(conversations[i], required(fitted[i]), output, options.aggregation)
@@ -222,6 +231,8 @@ class ModelRM(BaseRM):
                 shorter = [required(part) for part in parts[::-1]]
                 results += each([shorter], partial(self._of_prefixes, conversation, options.aggregation))
             options.done()
+            if options.fail_fast and isinstance(results[-1], Exception):
+                return results + [SkippedError() for _ in conversations[len(results) :]]
         return results
 
     def _of_prefixes(self, conversation: Conversation, how: str | None, parts: Sequence[ScoreDetails]) -> ScoreDetails:
@@ -279,14 +290,11 @@ def _read(model: LoadedModel, inputs: Sequence[TokenInput], options: CallOptions
     """The backend's outputs. A batch that fails is read again one by one, so that what is to blame fails alone."""
     backend, size = model.backend, options.batch_size or model.batch_size
     try:
-        return list(
-            (
-                yield from wait(
-                    lambda: backend.read(inputs, batch_size=size, progress=options.progress),
-                    lambda: backend.aread(inputs, batch_size=size, progress=options.progress),
-                )
-            )
+        together = yield from wait(
+            lambda: backend.read(inputs, batch_size=size, progress=options.progress),
+            lambda: backend.aread(inputs, batch_size=size, progress=options.progress),
         )
+        return list(together)
     except BackendError as error:
         if options.fail_fast or len(inputs) == 1:
             return [error] * len(inputs)

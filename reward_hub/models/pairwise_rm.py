@@ -63,7 +63,9 @@ class PairwiseRM(BaseRM):
 
     def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         both = both_orders or self.model.family.both_orders
-        fitted = yield from in_thread(lambda: each(pairs, lambda pair: self._fit_orders(pair, both)))
+        fitted = yield from in_thread(
+            lambda: each(pairs, lambda pair: self._fit_orders(pair, both), fail_fast=options.fail_fast)
+        )
         n_orders = 2 if both else 1
         # A pair that cannot be fitted takes as many places as the others.
         orders = [order for pair in fitted for order in (pair if isinstance(pair, list) else [pair] * n_orders)]

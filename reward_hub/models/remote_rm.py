@@ -70,7 +70,7 @@ def connect(
         aggregation: process models: in place of the server's.
 
     Raises:
-        ServerError: there is no server, it is no `reward-hub serve`, or it serves another model.
+        ServerError: there is no server, it is not a `reward-hub serve`, or it serves another model.
     """
     client = client_for(
         api_base, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, max_concurrency=max_concurrency
@@ -78,7 +78,7 @@ def connect(
     try:
         info = run_sync(served_by(client, model))
         if info is None:
-            raise ServerError(f"{client.address} answers, but is no reward-hub serve.")
+            raise ServerError(f"{client.address} answers, but is not a reward-hub serve.")
         return RemoteRM(client, info, model=model, aggregation=aggregation)
     except BaseException:
         client.close()
@@ -132,7 +132,7 @@ class RemoteRM(BaseRM):
         aggregation: str | AggregationMethod | None = None,
     ) -> None:
         if aggregation is not None and info.kind != "process":
-            raise UnsupportedError(f"aggregation={aggregation!r}: {info.name} is no process model, it has no steps.")
+            raise UnsupportedError(f"aggregation={aggregation!r}: {info.name} is not a process model, it has no steps.")
         self.name = info.name
         self.family = info.family
         self.kind = info.kind

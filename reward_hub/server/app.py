@@ -118,9 +118,9 @@ def _invalid(error: RequestValidationError) -> InvalidConversationError:
     place = [str(part) for part in first.get("loc", ()) if part != "body"]
     field = ".".join(place) or "body"
     if first.get("type") == "json_invalid":
-        return InvalidConversationError("the body is no JSON.", field="body")
+        return InvalidConversationError("the body is not JSON.", field="body")
     if first.get("type") == "extra_forbidden":
-        return InvalidConversationError(f"{field} is no field of this route; see /docs.", field=field)
+        return InvalidConversationError(f"{field} is not a field of this route; see /docs.", field=field)
     if field == "body":
         problem = "a JSON object is needed, sent with 'content-type: application/json'."
         return InvalidConversationError(problem, field="body")

@@ -129,8 +129,8 @@ class ForeignRoutes:
             raise InvalidConversationError("inputs is empty.", field="inputs")
         results = await self._scored(prepared, request)
         scores = [result.score if body.raw_scores else result.normalized_score for result in results]
-        answers = [[{"score": score, "label": "LABEL_0"}] for score in scores]
-        return _json(answers[0] if single else answers)
+        predictions = [[{"score": score, "label": "LABEL_0"}] for score in scores]
+        return _json(predictions[0] if single else predictions)
 
     async def get_reward(self, body: GetRewardRequest, request: Request) -> Response:
         """As OpenRLHF's: `rewards` (higher is better: a cost with its sign turned), `scores` in [0, 1]."""
@@ -205,8 +205,8 @@ class ForeignRoutes:
         for rendered, key in ((True, ("rendered",)), (False, ("score", None))):
             places = [i for i, item in enumerate(items) if isinstance(item, RenderedInput) is rendered]
             if places:
-                found = await self._service.results(key, [items[i] for i in places], request)
-                results.update(zip(places, found, strict=True))
+                scored = await self._service.results(key, [items[i] for i in places], request)
+                results.update(zip(places, scored, strict=True))
         ordered = [results[i] for i in range(len(items))]
         raise_first(ordered, single=len(items) == 1)
         return [required(result) for result in ordered]

@@ -54,7 +54,7 @@ class Gate:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
-        # A path of a client's own making is no label and no log line.
+        # A path of a client's own making becomes neither a label nor a log line.
         route = scope["path"] if scope["path"] in self._known else "other"
         start = time.perf_counter()
         answer = _Answer(send, request_id)

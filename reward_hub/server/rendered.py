@@ -55,7 +55,7 @@ class RenderedScorer:
 
     def __init__(self, rm: BaseRM) -> None:
         if not isinstance(rm, ModelRM) or rm.kind != "outcome":
-            raise _refusal(rm, "it is no single outcome model")
+            raise _refusal(rm, "it is not a single outcome model")
         self._model = rm.model
         self._suffix = _suffix(rm)
         self._text_to_ids, self._tail, self._opening = _text_recipe(rm.model, self._suffix)
@@ -145,16 +145,16 @@ def _suffix(rm: ModelRM) -> tuple[int, ...]:
     tokenizer = setup.tokenizer
     unknown = None if tokenizer.unk_token_id is None else tokenizer.token(tokenizer.unk_token_id)
     marks = "".join(filter(None, (tokenizer.eos_token, tokenizer.pad_token, unknown)))
-    found = set()
+    suffixes = set()
     for question, answer in ((_QUESTION, _ANSWER), ("Hello", f"Yes,{marks} 1 + 2 = 3\nis right.")):
         tokens = family.encode(_probe(question, answer), setup)
         n = len(tokens.token_ids)
         if tokens.positions != [n - 1] or tokens.token_type_ids is not None or tokens.decoder_ids is not None:
             raise _refusal(rm, f"family {family.name} does not read at the last token alone")
-        found.add(tuple(tokens.token_ids[n - tokens.n_kept_last :]))
-    if len(found) > 1:
+        suffixes.add(tuple(tokens.token_ids[n - tokens.n_kept_last :]))
+    if len(suffixes) > 1:
         raise _refusal(rm, f"family {family.name} does not end every conversation alike")
-    return found.pop()
+    return suffixes.pop()
 
 
 def _text_recipe(model: LoadedModel, suffix: tuple[int, ...]) -> tuple[TextToIds | None, str | None, str]:
@@ -171,8 +171,8 @@ def _text_recipe(model: LoadedModel, suffix: tuple[int, ...]) -> tuple[TextToIds
     wanted = [ids[: len(ids) - len(suffix)] for ids in wanted]
     recipes = (_plain, opened_once, _without_bos, _with_special)
     recipe = next((r for r in recipes if [r(text, tokenizer) for text in texts] == wanted), None)
-    _, found, tail = texts[0].rpartition(_ANSWER)
-    return recipe, tail if found and recipe is not None else None, _opening(texts[0], tokenizer)
+    _, answer, tail = texts[0].rpartition(_ANSWER)
+    return recipe, tail if answer and recipe is not None else None, _opening(texts[0], tokenizer)
 
 
 def _opening(text: str, tokenizer: Tokenizer) -> str:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 
 import pytest
-from ensemble_models import CONVERSATIONS, Failing, Judge, Scaled, Vowels, conversation
+from ensemble_models import CONVERSATIONS, Failing, Judge, Scaled, Steps, Vowels, conversation
 
 from reward_hub import (
     BackendError,
     BaseRM,
     EnsembleRM,
+    InputTooLongError,
+    InvalidConversationError,
 )
 from reward_hub.ensemble.reduction import REDUCTIONS
+from reward_hub.messages import parse_pair
 from reward_hub.numerics import sigmoid
+from reward_hub.reward_model import CallOptions, first_failure, required
 
 
 def test_a_failing_member_is_the_ensembles_failure_unless_it_is_skipped():
@@ -114,3 +118,30 @@ def test_a_probability_that_is_not_finite_is_its_members_failure(reduce):
     others = EnsembleRM([members[0], members[2]], reduce=reduce)
     assert skipping.compare(prompt=prompt, a="aaa", b="b") == others.compare(prompt=prompt, a="aaa", b="b")
     assert skipping.rank(prompt=prompt, responses=responses) == others.rank(prompt=prompt, responses=responses)
+
+
+@pytest.mark.parametrize("cut", ["the second", "the first"])
+def test_a_ranking_names_the_response_that_a_member_cannot_score(cut):
+    class Picky(Vowels):
+        def score(self, messages):
+            if messages[-1]["content"] == cut:
+                raise InputTooLongError("too long", n_tokens=9, max_length=8)
+            return super().score(messages)
+
+    responses = ["the first", "the second"]
+    with pytest.raises(InputTooLongError) as caught:
+        EnsembleRM([Vowels(), Picky()]).rank(prompt="Hi", responses=responses)
+    assert caught.value.index == responses.index(cut)
+
+
+def test_an_invalid_response_of_one_pair_is_the_failure_of_that_pair():
+    rm = EnsembleRM([Steps(len), Steps(len)])
+    pairs = [parse_pair(prompt="Hi", a=a, b="bb") for a in ("a", " ", "ccc")]
+    for options in (CallOptions(), CallOptions(fail_fast=True)):
+        results = rm.compare_pairs(pairs, False, options)
+        failure = first_failure(results)
+        assert failure is not None
+        assert failure[0] == 1
+        assert isinstance(failure[1], InvalidConversationError)
+    alone = EnsembleRM([Steps(len), Steps(len)]).compare(prompt="Hi", a="a", b="bb")
+    assert required(rm.compare_pairs(pairs, False, CallOptions())[0]).score == alone

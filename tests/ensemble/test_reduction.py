@@ -136,10 +136,10 @@ def test_ranks_are_shares_of_the_others_beaten_with_ties_for_half(rows):
         ("mean", {"beta": 1.0}, "has no beta; it belongs to softmin"),
         ("softmin", {"uncertainty_penalty": 1.0}, "belongs to uncertainty and mean_minus_std"),
         ("softmin", {"beta": 0.0}, "above 0"),
-        ("softmin", {"beta": math.nan}, "no finite number"),
+        ("softmin", {"beta": math.nan}, "not a finite number"),
         ("trimmed_mean", {"trim": 0.5}, "below 0.5"),
         ("uncertainty", {"uncertainty_penalty": -1}, "at least 0"),
-        ("uncertainty", {"uncertainty_penalty": True}, "no finite number"),
+        ("uncertainty", {"uncertainty_penalty": True}, "not a finite number"),
     ],
 )
 def test_a_reduction_that_does_not_exist_or_a_parameter_that_does_not_fit_is_refused(name, parameters, complaint):
