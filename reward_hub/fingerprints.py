@@ -110,7 +110,7 @@ def settings_of(rm: BaseRM) -> Settings:
 def settings_written(*, first: Settings, before: Settings) -> None:
     """Note that what has changed since `before` was written by scoring: a count of calls, a log, a model opened late.
 
-    Nobody chose it, so it is no setting: from here on it goes into fingerprints as it stood in `first`.
+    Nobody chose it, so it is not a setting: from here on it goes into fingerprints as it stood in `first`.
     """
     stood = {id(rm): facts for rm, facts in first}
     for rm, facts in before:
@@ -275,14 +275,14 @@ class _Parts:
             again = id(value) in self._seen or issubclass(value, BaseRM)
             self._seen.add(id(value))
             return again or value.__module__ != module
-        # An object that can be called but holds something (a network) is no part of its library.
+        # An object that can be called but holds something (a network) is not part of its library.
         holds = bool(getattr(value, "__dict__", None)) and type(value).__module__ != "typing"
         plain = isinstance(value, FunctionType) or _is_decorated(value) or not holds
         return callable(value) and plain and getattr(value, "__module__", None) != module
 
 
 def _is_decorated(value: Any) -> bool:
-    """Whether it is a function in a wrapping that is no function itself, as `functools.lru_cache` makes them."""
+    """Whether it is a function in a wrapping that is not a function itself, as `functools.lru_cache` makes them."""
     return not isinstance(value, type) and isinstance(getattr(value, "__wrapped__", None), FunctionType)
 
 

@@ -9,11 +9,8 @@ import pickle
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
-
-if TYPE_CHECKING:
-    from reward_hub.base import BaseRM
 
 # What a caller may set on a model afterwards and what then goes with it.
 _PLAIN = (str, int, float, bool, type(None))
@@ -31,7 +28,7 @@ class LoadCall:
         attributes: the model's public attributes as the call left them.
     """
 
-    function: Callable[..., BaseRM]
+    function: Callable[..., object]
     arguments: Mapping[str, Any] = field(repr=False)
     by_name: Collection[str] = ()
     attributes: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -39,9 +36,9 @@ class LoadCall:
     @classmethod
     def of(
         cls,
-        function: Callable[..., BaseRM],
+        function: Callable[..., object],
         arguments: Mapping[str, Any],
-        rm: BaseRM,
+        rm: object,
         *,
         keys: Collection[str],
         folders: Collection[str] = (),
@@ -57,7 +54,7 @@ class LoadCall:
         carried |= {name: _absolute(carried[name]) for name in folders if name in carried}
         return cls(function, carried, by_name, _public(rm))
 
-    def reduced(self, rm: BaseRM, **more: Any) -> tuple[Any, ...]:
+    def reduced(self, rm: object, **more: Any) -> tuple[Any, ...]:
         """What `rm.__reduce__` gives.
 
         Args:
@@ -88,7 +85,7 @@ class LoadCall:
         except Exception as error:  # whatever an object's own __reduce__ raises
             raise TypeError(f"{name}= cannot be pickled ({kind}): {error}") from error
 
-    def _changed(self, rm: BaseRM) -> dict[str, Any]:
+    def _changed(self, rm: object) -> dict[str, Any]:
         """Public attributes that were set since the call."""
         now, before = _public(rm), self.attributes
         changed = {name: value for name, value in now.items() if name not in before or before[name] is not value}
@@ -101,12 +98,12 @@ class LoadCall:
         return {name: value for name, value in changed.items() if name not in before or before[name] != value}
 
 
-def _made_again(function: Callable[..., BaseRM], arguments: Mapping[str, Any]) -> BaseRM:
+def _made_again(function: Callable[..., object], arguments: Mapping[str, Any]) -> object:
     """What a pickle calls."""
     return function(**arguments)
 
 
-def _public(rm: BaseRM) -> dict[str, Any]:
+def _public(rm: object) -> dict[str, Any]:
     return {name: value for name, value in vars(rm).items() if not name.startswith("_") and name != "load_call"}
 
 

@@ -167,7 +167,7 @@ def _values_of(name: str) -> Callable[[Sequence[str] | None], dict[str, Any] | N
 
 
 def _shape(hint: Any, name: str) -> tuple[Any, Callable[[Any], Any]] | None:
-    """What typer makes of the text, and what is made of that; None where the type is no text."""
+    """What typer makes of the text, and what is made of that; None where the type is not text."""
     kinds = [kind for kind in (get_args(hint) if _is_union(hint) else (hint,)) if kind is not type(None)]
     literals = [choice for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind)]
     if literals and bool in kinds:

@@ -75,7 +75,7 @@ def _prefix(config: Config, tensors: TensorShapes) -> str:
 
 
 def matches(config: Config, tensors: TensorShapes, files: frozenset[str]) -> bool:
-    """OpenRLHF's keys in config.json, or its class name; not its critics, whose values are no rewards."""
+    """OpenRLHF's keys in config.json, or its class name; not its critics, whose values are not rewards."""
     architectures = config.get("architectures") or []
     if "CriticModel" in architectures:
         return False

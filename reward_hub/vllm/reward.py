@@ -24,7 +24,7 @@ class VllmProcessRewardModel:
         options: further arguments of `AutoRM.load`, vLLM's engine options among them.
 
     Raises:
-        UnsupportedError: the model is no process reward model.
+        UnsupportedError: the model is not a process reward model.
     """
 
     def __init__(self, model_name: str, *, device: str | None = None, **options: Any) -> None:
@@ -33,7 +33,7 @@ class VllmProcessRewardModel:
         self.rm = AutoRM.load(model_name, load_method="vllm", device=device, **options)
         if self.rm.kind != "process":
             self.rm.close()
-            raise UnsupportedError(f"{model_name} is no process reward model; AutoRM.load({model_name!r}) scores it.")
+            raise UnsupportedError(f"{model_name} is not a process reward model; AutoRM.load({model_name!r}) scores it.")
 
     def score(
         self,

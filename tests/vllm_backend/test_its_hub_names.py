@@ -59,5 +59,5 @@ def test_one_conversation_gives_a_list_too_and_full_results_hold_the_steps(old, 
 
 
 def test_an_outcome_model_is_refused():
-    with pytest.raises(UnsupportedError, match="no process reward model"):
+    with pytest.raises(UnsupportedError, match="not a process reward model"):
         VllmProcessRewardModel("builtin/arithmetic-orm", torch_dtype="float32", **IN_PROCESS)

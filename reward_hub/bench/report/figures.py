@@ -45,7 +45,7 @@ def histogram_of(run: Run) -> dict[str, Any] | None:
     counted = histograms(groups)
     series = [{"name": name, "counts": counted[name]} for name in groups]
     compared = any("probabilities" in row.get("scores", {}) for row in run.rows)
-    note = "Mean over both orders; 0.5 is no preference." if compared else None
+    note = "Mean over both orders; 0.5 favours neither." if compared else None
     x = "probability that chosen is better" if compared else "score"
     return {"edges": counted["edges"], "series": series, "x": x, "note": note}
 
