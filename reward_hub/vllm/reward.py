@@ -33,7 +33,9 @@ class VllmProcessRewardModel:
         self.rm = AutoRM.load(model_name, load_method="vllm", device=device, **options)
         if self.rm.kind != "process":
             self.rm.close()
-            raise UnsupportedError(f"{model_name} is not a process reward model; AutoRM.load({model_name!r}) scores it.")
+            raise UnsupportedError(
+                f"{model_name} is not a process reward model; AutoRM.load({model_name!r}) scores it."
+            )
 
     def score(
         self,
