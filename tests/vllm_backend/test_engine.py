@@ -7,7 +7,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,24 +123,44 @@ def test_threads_and_tasks_get_the_scores_of_single_calls(classifier: Any) -> No
     assert classifier.score_batch(chats[::-1], batch_size=5) == pytest.approx(alone[::-1], abs=1e-5)
 
 
-def test_reads_of_many_tasks_are_joined(classifier: Any) -> None:
-    backend = engines_of(classifier)[0]
-    calls = []
+@contextmanager
+def counted_calls(backend: Any) -> Iterator[list[int]]:
+    """How many inputs each call to the engine has."""
+    calls: list[int] = []
     encode = backend._engine.encode
     backend._engine.encode = lambda prompts, *args, **options: (
         calls.append(len(prompts)) or encode(prompts, *args, **options)
     )
     try:
-
-        async def all_at_once() -> list[Any]:
-            return await asyncio.gather(*(backend.aread([TokenInput([i, i + 1, 7], [2])]) for i in range(1, 41)))
-
-        answers = asyncio.run(all_at_once())
+        yield calls
     finally:
         del backend._engine.encode
+
+
+def test_reads_of_many_tasks_are_joined(classifier: Any) -> None:
+    backend = engines_of(classifier)[0]
+
+    async def all_at_once() -> list[Any]:
+        return await asyncio.gather(*(backend.aread([TokenInput([i, i + 1, 7], [2])]) for i in range(1, 41)))
+
+    with counted_calls(backend) as calls:
+        answers = asyncio.run(all_at_once())
     assert sum(calls) == 40 and len(calls) < 10
     single = [backend.read([TokenInput([i, i + 1, 7], [2])])[0] for i in range(1, 41)]
     assert np.abs(np.array([a[0] for a in answers]) - np.array(single)).max() < 1e-5
+
+
+def test_asynchronous_scores_are_joined_and_hold_no_thread_each(classifier: Any) -> None:
+    chats = conversations(64)
+    alone = [classifier.score(chat) for chat in chats]
+
+    async def all_at_once() -> list[float]:
+        return list(await asyncio.gather(*(classifier.ascore(chat) for chat in chats)))
+
+    with counted_calls(engines_of(classifier)[0]) as calls:
+        assert asyncio.run(all_at_once()) == pytest.approx(alone, abs=1e-5)
+    # With a thread of the default pool for each call no more than six of them would wait together.
+    assert sum(calls) == 64 and max(calls) > 6
 
 
 def test_progress_counts_every_conversation_once(classifier: Any) -> None:
