@@ -39,6 +39,8 @@ def recorded(items: Sequence[Item], path: str, form: Form, *, partial: bool = Fa
     rows: dict[str, ScoreRow] = {}
     example = f"The first id of the data is {items[0].id!r}." if items else ""
     for row in read_scores(path):
+        if row.id is None:
+            continue
         if (name := str(row.id)) in rows:
             problem = f"the id {name!r} is that of row {rows[name].number} too; where it stands twice in the data, the"
             raise bad_row(path, row.number, f"{problem} second item's is '{name}#2'. {example}")

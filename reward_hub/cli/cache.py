@@ -29,9 +29,12 @@ def run(
     score and details, corrupt ones left out. Conversations themselves are not kept.
     """
     from reward_hub.cache.store import ScoreStore
+    from reward_hub.data.writing import is_lines
 
     if (out is None) == (action == "export"):
         raise UsageError("export needs --out FILE." if out is None else f"--out has no meaning for {action}.")
+    if out is not None and not is_lines(out):
+        raise UsageError(f"{out}: entries are written as JSON lines; say --out FILE.jsonl.")
     if not Path(directory, "cache.db").is_file():
         raise UsageError(f"{directory} holds no cache.")
     store = ScoreStore(directory, on_corrupt="raise")

@@ -93,7 +93,8 @@ def run(
     models: ModelOptions,
     modes: ModeOptions,
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="Write the combined scores; `-` is standard output.")
+        str | None,
+        typer.Option("--out", "-o", help="Write the combined scores, as its ending says; `-` is standard output."),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file that is there.")] = False,
     as_json: Json = False,
@@ -255,6 +256,8 @@ def _percent(share: float) -> str:
 
 def _write(ensemble: RecordedEnsemble, modes: ModeOptions, out: str, *, overwrite: bool) -> None:
     """The combined scores in the columns that the files have."""
+    from reward_hub.data.writing import write_rows
+
     wanted = _modes(modes)
     if len(wanted) > 1 or modes.sweep:
         raise UsageError("--out holds the scores of one mode of all models: one --reduce, one --normalize, no --sweep.")
@@ -264,15 +267,12 @@ def _write(ensemble: RecordedEnsemble, modes: ModeOptions, out: str, *, overwrit
             ensemble.ids, ensemble.subsets, ensemble.by_row(ensemble.combined(*wanted[0])), strict=True
         )
     ]
-    lines = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
     if out == "-":
-        sys.stdout.write(lines)
+        sys.stdout.writelines(json.dumps(row, allow_nan=False) + "\n" for row in rows)
         return
-    try:
-        with Path(out).open("w" if overwrite else "x", encoding="utf-8") as file:
-            file.write(lines)
-    except FileExistsError as error:
-        raise UsageError(f"{out} exists; say another --out, or --overwrite.") from error
+    if Path(out).exists() and not overwrite:
+        raise UsageError(f"{out} exists; say another --out, or --overwrite.")
+    write_rows(Path(out), lambda: rows)
 
 
 def _columns(form: str, scores: list[float]) -> dict[str, Any]:

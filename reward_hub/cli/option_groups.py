@@ -148,7 +148,13 @@ class RowOptions(ColumnOptions, RunOptions):
     """Which rows are read and where they go."""
 
     out: Annotated[
-        str | None, typer.Option("--out", "-o", help="A JSONL file; `-` is standard output.", rich_help_panel=RUN)
+        str | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="JSONL, JSON, CSV, TSV or Parquet by its ending, also packed (.gz); `-` is JSONL on standard output.",
+            rich_help_panel=RUN,
+        ),
     ] = None
     details: Annotated[bool, typer.Option("--details", help="Write each score's details.", rich_help_panel=RUN)] = False
 

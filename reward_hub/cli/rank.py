@@ -29,7 +29,8 @@ def run(
     """Rank the responses to each prompt of a file.
 
     Columns: a prompt as `score` reads it, with `responses` (a list of texts); optionally `id`.
-    Each row written holds `id` (else the line number), `ranking` (best first), `scores` and `best`; or `error`.
+    Each row written holds `id` (else the line number), `ranking` (best first), `scores` and `best`; or `error`; of
+    a row that cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
     command = rank_command(step_delimiter)

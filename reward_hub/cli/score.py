@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
+from reward_hub.data.column_names import LABELLED_PAIR
 from reward_hub.data.columns import conversation_of
 from reward_hub.data.row_run import RowCommand, results_of
+from reward_hub.errors import InvalidConversationError
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
@@ -29,7 +31,8 @@ def run(
 
     Columns: `messages`, `prompt` and `response`, or `instruction` (with `input`) and `response`; `system`, `history`,
     `tools`; optionally `id`. Other forms stand in docs/rows.md; what changes a prompt and cannot be read is refused.
-    Each row written holds `id` (else the line number) and `score`, or `error`.
+    Each row written holds `id` (else the line number) and `score`, or `error`; of a row that
+    cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
     command = score_command(step_delimiter)
@@ -49,7 +52,23 @@ def score_command(step_delimiter: str | None = None) -> RowCommand:
         score=score,
         numbers=lambda result: [result["score"]],
         figure="score",
+        refusal=_why_not_pairs,
     )
+
+
+def _why_not_pairs(record: dict[str, Any]) -> str | None:
+    """Rows of labelled pairs have two responses and no score."""
+    if any(record.get(name) is None for name in LABELLED_PAIR):
+        return None
+    try:
+        conversation_of(record)
+    except InvalidConversationError:
+        return (
+            "the row has a chosen and a rejected response, and `score` takes one response a row. How often the chosen "
+            "one has the higher score: `reward-hub bench --data FILE`. An order of the two: `reward-hub rank`, of rows "
+            "with both in the column `responses`."
+        )
+    return None
 
 
 SCORE = score_command()

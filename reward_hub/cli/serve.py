@@ -63,7 +63,7 @@ def run(
     `/docs`; and for clients of other servers `/classify` and `/pooling` (vLLM), `/predict` (TEI), `/get_reward`
     (OpenRLHF). In Python: `AutoRM.load(NAME, load_method="api", api_base="http://HOST:PORT")`.
     """
-    from reward_hub.server.run import serve
+    from reward_hub.server.run import require_address, serve
     from reward_hub.server.service import ServeOptions
 
     if api_key is not None and not api_key.strip():
@@ -78,6 +78,7 @@ def run(
         max_queue=max_queue,
         max_body_bytes=round(max_body_mb * 2**20),
     )
+    require_address(host, port)
     with load_model(model, load) as rm:
         complete = serve(rm, options, host=host, port=port, drain_s=drain_timeout, on_ready=_say(model))
     if not complete:

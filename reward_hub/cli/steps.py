@@ -28,7 +28,8 @@ def run(
     """Score each step of the responses of a file, with a process reward model.
 
     Columns: those of `score`, optionally with `steps` (a list of texts); or `prompt` or `problem` with `steps`.
-    Each row written holds `id` (else the line number) and `step_scores`, or `error`.
+    Each row written holds `id` (else the line number) and `step_scores`, or `error`; of a row that
+    cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
 

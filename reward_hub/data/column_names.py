@@ -34,7 +34,7 @@ _SCORES = (
 )
 # What a cell of CSV or TSV, which is text, holds in these columns: JSON; JSON or text; messages or text.
 JSON_CELLS = (*CONVERSATIONS, STEPS, "responses", HISTORY, TOOLS, TEMPLATE_ARGUMENTS)
-JSON_OR_TEXT_CELLS = ("candidates", *_GRADES, *_SCORES)
+JSON_OR_TEXT_CELLS = ("candidates", "error", *_GRADES, *_SCORES)
 MESSAGES_OR_TEXT_CELLS = (*PROMPTS, *RESPONSES, *LABELLED_PAIR, *PAIR)
 # An empty cell of these is none.
 OPTIONAL_CELLS = (*JSON_CELLS, *JSON_OR_TEXT_CELLS, "id", "subset", "classification")

@@ -2,7 +2,8 @@
 
 Rows are appended in input order, so the number of complete lines is the number of rows done. Beside
 `scores.jsonl` lies `scores.jsonl.run.json`: what made these rows. A run with other settings, another model or another
-input does not append to them.
+input does not append to them. A file of another format, as `scores.csv`, is written at the end, from the lines that
+were appended to `scores.csv.jsonl` beside it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, TextIO
+
+from reward_hub.data.writing import is_lines, require_format, write_rows
 
 _BLOCK = 1 << 20
 
@@ -69,8 +72,13 @@ class StreamOut:
     def finish(self) -> None: ...
 
 
+def lines_of(path: Path) -> Path:
+    """Where lines are appended: the file itself, or the one beside it that it is made of at the end."""
+    return path if is_lines(path) else path.with_name(path.name + ".jsonl")
+
+
 class OutFile:
-    """Lines of JSON appended to a file, held by one process at a time."""
+    """Lines of JSON appended to a file, held by one process at a time; at the end a file of another format of them."""
 
     def __init__(
         self,
@@ -85,7 +93,7 @@ class OutFile:
         """Open the file and look at what an earlier run left.
 
         Args:
-            path: the file; made if there is none.
+            path: the file; made if there is none. Its ending says the format.
             settings: what else the rows depend on beside model and input, as plain JSON.
             source: the input, None where it cannot be read again (standard input).
             overwrite: forget what is there.
@@ -94,8 +102,13 @@ class OutFile:
 
         Raises:
             RunError: what is there was not made by this run.
+            RowFormatError, MissingDependencyError: a file of this ending cannot be written.
         """
-        self.path = path
+        require_format(path)
+        if path.is_dir():
+            raise RunError(f"{path} cannot be written: Is a directory.")
+        self._made_at_end = None if is_lines(path) else path
+        self.path = path = lines_of(path)
         self._run_path = path.with_name(path.name + ".run.json")
         self._earlier_path = path.with_name(path.name + ".earlier")
         self._settings = settings
@@ -141,6 +154,8 @@ class OutFile:
 
     def finish(self) -> None:
         self._earlier_path.unlink(missing_ok=True)
+        if self._made_at_end is not None and self._size():
+            write_rows(self._made_at_end, self.done)
 
     def _open(self) -> io.FileIO:
         try:
@@ -163,11 +178,18 @@ class OutFile:
 
     def _look(self, *, overwrite: bool, retry_errors: bool) -> None:
         if overwrite:
+            if self._made_at_end is not None:
+                self._made_at_end.unlink(missing_ok=True)
             self._file.truncate(0)
             self._earlier_path.unlink(missing_ok=True)
             self._run_path.unlink(missing_ok=True)
             return
         if not self._size() and not self._earlier_path.exists():
+            if self._made_at_end is not None and self._made_at_end.exists():
+                raise RunError(
+                    f"{self._made_at_end} exists, and without {self.path.name} beside it no run can go on with it. "
+                    f"{WAYS_OUT}"
+                )
             self._run_path.unlink(missing_ok=True)
             return
         self._run = self._same_run()

@@ -59,6 +59,7 @@ class ScoreRow:
     """One row of a score file.
 
     Attributes:
+        id: None where the row that was to be scored could not be read.
         number: its line in a text file, else its place from 1.
         scores: by what is scored; empty where there is an error.
         columns: by what is scored the column that its scores stand in.
@@ -66,7 +67,7 @@ class ScoreRow:
         error: why there are none, in whatever form that stands in the file.
     """
 
-    id: RowId
+    id: RowId | None
     number: int
     subset: str | None
     scores: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
@@ -198,6 +199,8 @@ def _rows_of_lists(columns: dict[str, Any], path: str) -> Iterator[Row]:
 
 
 def _score_row(row: Row, path: str) -> ScoreRow:
+    if row.record is not None and row.record.get("id") is None and row.record.get("error") is not None:
+        return ScoreRow(None, row.number, None, error=row.record["error"])
     record, id_ = _identified(row, path)
     subset = _subset(record, row, path)
     if record.get("error") is not None:
@@ -266,6 +269,7 @@ def _recorded(row: ScoreRow, path: str) -> RecordedRow:
     if row.error is not None:
         problem = f"has an error in place of scores: {row.error!r:.200}. Score it again, or drop it."
         raise bad_row(path, row.number, problem)
+    assert row.id is not None
     forms = [form for form, names in _FORMS.items() if all(name in row.scores for name in names)]
     if len(forms) != 1:
         problem = f"holds several kinds of scores: {', '.join(forms)}." if forms else _no_form(row)

@@ -5,8 +5,10 @@ What is done with a row is a `RowCommand`; the commands of `cli` are such, run b
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from reward_hub.data.column_names import Columns
-from reward_hub.data.out_file import WAYS_OUT, Out, OutFile, RunError, StreamOut
+from reward_hub.data.out_file import WAYS_OUT, Out, OutFile, RunError, StreamOut, lines_of
 from reward_hub.data.rows import STDIN, Row, RowFormatError, is_on_disk, read_rows
 from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError
 
 if TYPE_CHECKING:
     from reward_hub.base import BaseRM
+
+logger = logging.getLogger(__name__)
 
 _N_DEAD = 16  # so many rows in a row failed by the engine: it is gone, and the rows are not to blame
 _ENGINE_ERRORS = (
@@ -42,6 +46,7 @@ class RowCommand:
         score: one result per item: `details` and the columns to write, or `error` (type and message).
         numbers: the figures of a result that the summary is about.
         figure: what these are called.
+        refusal: why rows such as this one, the first, belong to another command; None where they do not.
     """
 
     name: str
@@ -49,6 +54,7 @@ class RowCommand:
     score: Callable[[BaseRM, list[Any]], list[dict[str, Any]]]
     numbers: Callable[[dict[str, Any]], Sequence[float]]
     figure: str
+    refusal: Callable[[dict[str, Any]], str | None] = lambda record: None
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ class RowRun:
         chunk_size: rows scored between two writes.
         n_rows: how many rows the input has, where that is known. A chunk that a kill tore is then scored anew as a
             whole, so that a resumed run has the batches of one that was never killed, and its scores to the last digit.
+        warn_of_equal_ids: say where an id stands for a second time.
     """
 
     source: str
@@ -77,6 +84,7 @@ class RowRun:
     retry_errors: bool = False
     chunk_size: int = 256
     n_rows: int | None = None
+    warn_of_equal_ids: bool = True
 
 
 @dataclass
@@ -171,7 +179,7 @@ def run_rows(
         advance: told how many rows are done, first of those of earlier runs; not called where no row is left.
 
     Raises:
-        RunError: the input cannot be read, or the out file was made by another run.
+        RunError: the input cannot be read, or is of another command, or the out file was made by another run.
         RewardHubError: the model cannot be loaded, or the engine failed on everything.
     """
     try:
@@ -192,8 +200,9 @@ def _opened(run: RowRun) -> OutFile | StreamOut:
             raise RunError("--overwrite and --retry-errors need --out FILE.")
         return StreamOut(run.out)
     path = Path(run.out)
-    if run.source != STDIN and path.exists() and path.samefile(run.source):
-        raise RunError(f"{run.out} is the input; the scores need a file of their own.")
+    for written in {path, lines_of(path)}:
+        if run.source != STDIN and written.exists() and written.samefile(run.source):
+            raise RunError(f"{written} is the input; the scores need a file of their own.")
     return OutFile(
         path,
         settings=run.settings,
@@ -214,19 +223,23 @@ def _score_into(
 ) -> Summary:
     summary = Summary()
     rows = read_rows(run.source, run.columns)
+    if run.warn_of_equal_ids:
+        rows = _with_ids_watched(rows, run.source)
     for result in out.done():
         _same_row(result, next(rows, None), run)
         summary.add(result, command.numbers)
     summary.resumed = summary.rows
     earlier = itertools.islice(out.earlier(), summary.rows, None)
 
-    first = next(rows, None)
+    chunks = _chunks(rows, run.chunk_size)
+    first = next(chunks, None)
     if first is not None:
+        _refuse_rows_of_another_command(first, command, run)
         with load() as rm:
             advance(summary.rows)
             out.begin(rm.fingerprint)
             started = time.monotonic()
-            for chunk in _chunks(itertools.chain([first], rows), run.chunk_size):
+            for chunk in itertools.chain([first], chunks):
                 results = _score_chunk(chunk, earlier, command, run, rm, summary)
                 for row, result in zip(chunk, results, strict=True):
                     if "error" in result:
@@ -247,17 +260,76 @@ def _same_row(result: dict[str, Any], row: Row | None, run: RowRun) -> Row:
     """The row that a result is of; the two must be the same."""
     if row is None:
         raise RunError(f"{run.out} has more rows than {run.source}. {WAYS_OUT}")
-    if result["id"] != _id_of(row):
+    there, here = ({"id": result["id"], "line": result.get("line")}, {"line": None} | _named(row))
+    if there != here:
         raise RunError(
-            f"{run.out} has a row of id {result['id']!r} where {run.source} line {row.number} has {_id_of(row)!r}. "
+            f"{run.out} has a row of id {there['id']!r} where {run.source} line {row.number} has {here['id']!r}. "
             f"{WAYS_OUT}"
         )
     return row
 
 
-def _id_of(row: Row) -> Any:
-    """The id as JSON gives it back (a Parquet date becomes a text)."""
-    return json.loads(json.dumps(row.id, default=str))
+def _named(row: Row) -> dict[str, Any]:
+    """How the row's result names it: by its id as JSON gives it back (a Parquet date becomes a text).
+
+    What cannot be read has no id, and its line might be the id of another row.
+    """
+    if row.record is None:
+        return {"id": None, "line": row.number}
+    return {"id": json.loads(json.dumps(row.id, default=str))}
+
+
+def _refuse_rows_of_another_command(rows: Sequence[Row], command: RowCommand, run: RowRun) -> None:
+    first = next((row for row in rows if row.record is not None), None)
+    why = None if first is None or first.record is None else command.refusal(first.record)
+    if first is not None and why is not None:
+        raise RunError(f"{run.source}, row {first.number}: {why}")
+
+
+def _with_ids_watched(rows: Iterator[Row], source: str) -> Iterator[Row]:
+    """The rows; once, a word on an id that stands for a second time."""
+    ids = _Ids()
+    watching = True
+    for row in rows:
+        if watching and row.record is not None and not ids.add(row):
+            logger.warning(
+                "%s, row %d: the id %r is that of an earlier row too. Results stand in the order of the rows.",
+                source,
+                row.number,
+                row.id,
+            )
+            watching = False
+        yield row
+
+
+class _Ids:
+    """Which ids were there, in little memory: hashes, and of rows without an id, whose id is their number, ranges."""
+
+    def __init__(self) -> None:
+        self._hashes: set[int] = set()
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, row: Row) -> bool:
+        """Whether the row's id is a new one."""
+        assert row.record is not None
+        hashed = hash(json.dumps(row.id, default=str))
+        new = hashed not in self._hashes and not self._is_number(row.id)
+        if row.record.get("id") is not None:
+            self._hashes.add(hashed)
+        elif self._ends and self._ends[-1] == row.number - 1:
+            self._ends[-1] = row.number
+        else:
+            self._starts.append(row.number)
+            self._ends.append(row.number)
+        return new
+
+    def _is_number(self, row_id: Any) -> bool:
+        """Whether it is the number of a row without an id."""
+        if not isinstance(row_id, int) or isinstance(row_id, bool):
+            return False
+        place = bisect.bisect_right(self._starts, row_id) - 1
+        return place >= 0 and row_id <= self._ends[place]
 
 
 def _score_chunk(
@@ -292,7 +364,7 @@ def _score_chunk(
             results[place] = result | ({"details": details} if run.details and "error" not in result else {})
     for result in results:
         summary.add(result, command.numbers)
-    return [{"id": _id_of(row)} | result for row, result in zip(chunk, results, strict=True)]
+    return [_named(row) | result for row, result in zip(chunk, results, strict=True)]
 
 
 def _item_of(row: Row, command: RowCommand) -> Any:

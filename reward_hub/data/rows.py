@@ -81,7 +81,7 @@ def endings() -> tuple[str, ...]:
 
 def is_table(path: Path) -> bool:
     """Whether the cells of a file are texts, whatever they hold."""
-    return _format_of(path) in (".csv", ".tsv")
+    return format_of(path) in (".csv", ".tsv")
 
 
 def is_on_disk(path: Path) -> bool:
@@ -101,7 +101,7 @@ def named_rows(rows: Iterable[Row], columns: Columns) -> Iterator[Row]:
             yield Row(row.number, None, error.message)
 
 
-def _format_of(path: Path) -> str:
+def format_of(path: Path) -> str:
     """The ending that says the format: `.jsonl` of `rows.jsonl.gz`."""
     ending = path.suffix.lower()
     return f"{Path(path.stem).suffix.lower()}" if ending == _GZIP else ending
@@ -113,7 +113,7 @@ def _reader_of(path: Path) -> Callable[[Path], Iterator[Row]]:
             f"{path}: rows are read from {', '.join(endings())} and from folders written by Dataset.save_to_disk; the "
             "ending says which."
         )
-    reader = _READERS[_format_of(path)]
+    reader = _READERS[format_of(path)]
     return _unpacking(reader) if path.suffix.lower() == _GZIP else reader
 
 
@@ -172,7 +172,7 @@ def _read_json(path: Path) -> Iterator[Row]:
 
 def _read_csv(path: Path) -> Iterator[Row]:
     with _opened(path) as packed, io.TextIOWrapper(packed, encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if _format_of(path) == ".tsv" else ",", strict=True)
+        reader = csv.DictReader(file, delimiter="\t" if format_of(path) == ".tsv" else ",", strict=True)
         # The limit holds for the process; 131,072 characters are fewer than a long response has.
         csv.field_size_limit(max(csv.field_size_limit(), 2**31 - 1))
         try:

@@ -61,6 +61,15 @@ def serve(
     return bool(service.metrics.cut_off == 0)
 
 
+def require_address(host: str, port: int) -> None:
+    """Find out before a model is loaded that its server could not listen.
+
+    Raises:
+        OSError: the address cannot be had.
+    """
+    _listen(host, port).close()
+
+
 @contextmanager
 def served_in_background(rm: BaseRM, options: ServeOptions | None = None) -> Iterator[str]:
     """Serve from a thread of this process on a free local port, for as long as the block lasts; yields the address."""

@@ -84,6 +84,17 @@ def test_recorded_scores_are_read_from_csv_too(
     assert found[0]["metrics"] == found[1]["metrics"]
 
 
+def test_a_recorded_row_that_could_not_be_read_is_of_no_item(
+    pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    torn = {"id": None, "line": 2, "error": {"type": "InvalidConversationError", "message": "not JSON"}}
+    more = write(tmp_path / "more.jsonl", [SCORES[0], torn, *SCORES[1:]])
+    found = [json.loads(reward_hub("bench", "--data", pairs, "--scores", s, "--json").out) for s in (scores, more)]
+    assert found[0]["metrics"] == found[1]["metrics"]
+    ended = reward_hub("ensemble", more)
+    assert (ended.code, "has an error in place of scores" in ended.err) == (2, True)
+
+
 def test_without_texts_no_text_is_written(
     pairs: str, scores: str, tmp_path: Path, reward_hub: Callable[..., Any]
 ) -> None:

@@ -70,3 +70,9 @@ def test_a_broken_file_is_a_failure(reward_hub: Call, folder: Path) -> None:
     (folder / "cache.db").write_bytes(b"no database at all" * 500)
     ended = reward_hub("cache", "stats", str(folder))
     assert (ended.code, "not a database" in ended.err) == (1, True)
+
+
+def test_an_export_is_json_lines_and_nothing_else(reward_hub: Call, folder: Path) -> None:
+    refused = reward_hub("cache", "export", str(folder), "--out", str(folder.parent / "scores.csv"))
+    assert (refused.code, "say --out FILE.jsonl" in refused.err) == (2, True)
+    assert not (folder.parent / "scores.csv").exists()

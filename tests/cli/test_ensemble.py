@@ -108,6 +108,10 @@ def test_combined_scores_are_written_in_the_form_they_were_read_in(reward_hub, f
     assert reward_hub(*arguments, "--overwrite").code == 0
     printed = reward_hub(*arguments[:-1], "-").out
     assert printed == out.read_text()
+    table = tmp_path / "combined.csv"
+    assert reward_hub(*arguments[:-1], str(table)).code == 0
+    assert table.read_text().splitlines()[:2] == ["id,subset,chosen_score,rejected_score", "0,alpacaeval-easy,5.0,4.0"]
+    assert reward_hub(*arguments[:-1], str(tmp_path / "combined.xlsx")).code == 2
 
 
 def test_scores_without_pairs_are_combined_but_have_no_accuracy(reward_hub, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import signal
 import subprocess
 import sys
@@ -116,7 +118,7 @@ def test_bad_rows_become_error_rows_and_are_named_with_their_line(
     assert (summary.rows, summary.scored, summary.failed) == (5, 2, 3)
     first, torn, columns, refused, last = rows_of(case.out)
     assert (first["score"], last["score"]) == (1.0, 3.0)
-    assert torn["id"] == 2
+    assert (torn["id"], torn["line"]) == (None, 2)
     assert torn["error"]["message"].startswith("not JSON")
     assert columns["id"] == "y"
     assert columns["error"]["type"] == "InvalidConversationError"
@@ -383,7 +385,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
     def peak(n_rows: int) -> int:
         source = write_rows(tmp_path / f"{n_rows}.jsonl", responses(*["x" * 1000] * n_rows))
-        run = RowRun(source=source, out=str(tmp_path / f"{n_rows}.out"), settings={}, chunk_size=50)
+        run = RowRun(source=source, out=str(tmp_path / f"{n_rows}-scores.jsonl"), settings={}, chunk_size=50)
         rm = LengthRM()
         rm.seen = _Forgetful()
         tracemalloc.start()
@@ -416,3 +418,143 @@ def test_the_identity_of_a_file_is_that_of_its_first_bytes(tmp_path: Path) -> No
     assert identity_of(path, n_bytes=3) == before
     assert identity_of(path) != before
     assert before["bytes"] == 3
+
+
+# -- files of other formats, and how rows are named -------------------------------------------------------------------
+
+
+def test_a_file_of_another_format_is_made_at_the_end_of_the_lines_beside_it(case: Case) -> None:
+    case.write([*responses("a", "refuse"), '{"prompt": ', *responses("dddd")])
+    case.run()
+    lines = rows_of(case.out)
+    case.out = case.folder / "scores.csv"
+    case.run()
+    with case.out.open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["score"] for row in table] == ["1.0", "", "", "4.0"]
+    assert [row["id"] for row in table] == ["1", "2", "", "4"]
+    assert [json.loads(row["error"]) for row in table[1:3]] == [row["error"] for row in lines[1:3]]
+    assert rows_of(case.folder / "scores.csv.jsonl") == lines
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "jsonl.gz"])
+def test_a_run_into_another_format_resumes_and_loses_nothing(case: Case, ending: str) -> None:
+    case.out = case.folder / f"scores.{ending}"
+    lines = case.folder / f"scores.{ending}.jsonl"
+    case.write(responses("a", "broken", "ccc", "dddd", "eeeee"))
+
+    class Killed(LengthRM):
+        def score(self, messages: Any, **kwargs: Any) -> float:
+            if messages[-1]["content"] == "eeeee":
+                raise KeyboardInterrupt
+            return super().score(messages)
+
+    with pytest.raises(KeyboardInterrupt):
+        case.run(Killed())
+    assert (len(rows_of(lines)), case.out.exists()) == (4, False)
+    rm = LengthRM()
+    assert case.run(rm).resumed == 4
+    assert rm.seen == ["eeeee"]
+    assert read_scores_of(case.out) == [1.0, None, 3.0, 4.0, 5.0]
+    case.run(LengthRM(broken=""), retry_errors=True)
+    assert read_scores_of(case.out) == [1.0, 6.0, 3.0, 4.0, 5.0]
+    case.out.unlink()
+    assert case.run(LengthRM()).resumed == 5
+    assert read_scores_of(case.out) == [1.0, 6.0, 3.0, 4.0, 5.0]
+
+
+def read_scores_of(path: Path) -> list[float | None]:
+    pandas = pytest.importorskip("pandas")
+    frame = (
+        pandas.read_parquet(path)
+        if path.suffix == ".parquet"
+        else pandas.read_csv(path)
+        if path.suffix == ".csv"
+        else pandas.read_json(path, lines=True)
+    )
+    return [None if math.isnan(score) else score for score in frame["score"]]
+
+
+def no_model() -> BaseRM:
+    raise AssertionError("the model was loaded")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("scores.xlsx", "rows are written to"), ("table.csv", "table.csv exists"), ("folder.csv", "Is a directory")],
+)
+def test_what_cannot_be_written_is_refused_before_the_model_is_loaded(case: Case, name: str, reason: str) -> None:
+    case.write(responses("a"))
+    (case.folder / "table.csv").write_text("a table of the user's own")
+    (case.folder / "folder.csv").mkdir()
+    before = sorted(case.folder.iterdir())
+    with pytest.raises(UsageError, match=reason):
+        run_rows(SCORE, RowRun(source=case.source, out=case.folder / name, settings={}), no_model)
+    assert sorted(case.folder.iterdir()) == before
+    assert (case.folder / "table.csv").read_text() == "a table of the user's own"
+
+
+def test_the_lines_beside_a_table_are_no_input_of_it(case: Case) -> None:
+    case.source = str(case.folder / "scores.csv.jsonl")
+    case.write(responses("a"))
+    case.out = case.folder / "scores.csv"
+    with pytest.raises(UsageError, match=r"scores.csv.jsonl is the input"):
+        case.run(overwrite=True)
+    assert len(rows_of(case.source)) == 1
+
+
+def test_a_row_that_cannot_be_read_has_its_line_and_no_id(case: Case) -> None:
+    case.write([{"id": 2, "prompt": "p", "response": "a"}, "[1]", {"id": "c", "prompt": "p", "response": "ccc"}])
+    case.run()
+    whole = case.out.read_bytes()
+    first, torn, last = rows_of(case.out)
+    assert (first["id"], "line" in first) == (2, False)
+    assert (torn["id"], torn["line"], torn["error"]["type"]) == (None, 2, "InvalidConversationError")
+    assert last["id"] == "c"
+    for n_kept in (1, 2):
+        case.out.write_bytes(b"".join(whole.splitlines(keepends=True)[:n_kept]))
+        assert case.run().resumed == n_kept
+        assert case.out.read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("ids", "again"),
+    [
+        (["a", "b", "c", None], None),
+        ([None, None, 7, "1"], None),
+        ([True, 1.0, "1", "x"], None),
+        (["a", "b", "a", "a"], 3),
+        ([None, 1, None, None], 2),
+        ([2, None, None, None], 2),
+        ([["x"], ["x"], None, None], 2),
+    ],
+)
+def test_an_id_that_stands_again_is_warned_of_once(
+    case: Case, caplog: pytest.LogCaptureFixture, ids: list[Any], again: int | None
+) -> None:
+    case.write([*({"prompt": "p", "response": "a"} | ({} if id_ is None else {"id": id_}) for id_ in ids), "?", "?"])
+    case.run()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (again is not None)
+    assert all(f"row {again}: the id " in text for text in said)
+    case.out.write_bytes(case.out.read_bytes().splitlines(keepends=True)[0])
+    caplog.clear()
+    case.run()
+    assert [record.getMessage() for record in caplog.records] == said
+
+
+PAIR = {"prompt": "p", "chosen": "good", "rejected": "bad"}
+
+
+@pytest.mark.parametrize("rows", [[PAIR, *responses("a")], ["?", {"chosen": "good", "rejected": "bad"}]])
+def test_rows_of_labelled_pairs_are_refused_before_the_model_is_loaded(case: Case, rows: list[Any]) -> None:
+    case.write(rows)
+    with pytest.raises(UsageError, match=r"chosen and a rejected .*`reward-hub bench --data.*`reward-hub rank`"):
+        run_rows(SCORE, RowRun(source=case.source, out=str(case.out), settings={}), no_model)
+    assert [path.name for path in case.folder.iterdir()] == ["rows.jsonl"]
+
+
+def test_a_row_with_a_response_of_its_own_is_scored_whatever_stands_beside_it(case: Case) -> None:
+    case.write([{**PAIR, "response": "a"}])
+    case.run()
+    assert rows_of(case.out) == [{"id": 1, "score": 1.0}]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -130,6 +133,17 @@ def test_a_request_id_is_given_back(http: httpx.Client) -> None:
     assert reply.headers["x-request-id"] == reply.json()["id"] == "abc-1"
     odd = http.get("/health", headers={"x-request-id": "a b"}).headers["x-request-id"]
     assert odd != "a b"
+
+
+def test_a_port_that_is_taken_is_refused_before_a_model_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "reward_hub", "serve", "./no-such-model", "--port", port]
+        ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "Address already in use" in ended.stderr
+    assert port in ended.stderr
+    assert "no-such-model" not in ended.stderr
 
 
 def test_metrics_count(serve_known: Start) -> None:

@@ -81,6 +81,7 @@ def score_shard(task: BenchTask, run: BenchRun, load: Callable[[], BaseRM]) -> S
             retry_errors=run.retry_errors,
             chunk_size=run.chunk_size,
             n_rows=len(places),
+            warn_of_equal_ids=False,
         ),
         load_and_note,
         progress=run.progress,
