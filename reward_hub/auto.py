@@ -106,7 +106,7 @@ class AutoRM:
                 name of a method.
             adapter: a PEFT adapter over the model; a trained score head in it is used.
             tokenizer: folder or hub id of another tokenizer, or an object of the `Tokenizer` protocol.
-            chat_template: a template (Jinja) or its file, in place of the checkpoint's.
+            chat_template: a template (Jinja) or its file, in place of the checkpoint's; or the name of one of these.
             max_length: most tokens of a conversation; by default the published limit, else the model's.
             truncation: what becomes of longer ones: "error", "prompt", "left" or "right".
             batch_size: most conversations of one batch.

@@ -72,7 +72,8 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
 
     Args:
         folder: holds tokenizer.json, a sentencepiece file, or what transformers can make a tokenizer of (vocab.json).
-        chat_template: replaces the checkpoint's own template: the text, or the path of a file that holds it.
+        chat_template: replaces the checkpoint's own template: the text, the path of a file that holds it, or the name
+            of one of the checkpoint's, where it has several.
 
     Raises:
         CheckpointError: there is no tokenizer, or it cannot be read.
@@ -82,12 +83,12 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
     except ImportError as error:
         raise missing_dependency("transformers", "transformers", "The tokenizer") from error
 
-    template, named = _template_text(chat_template), read_names(folder)
+    named = read_names(folder)
     try:
         with quiet_transformers():
             if (folder / "tokenizer.json").is_file():
                 tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(folder))
-            elif (vocabulary := _of_sentencepiece(folder, named, template)) is not None:
+            elif (vocabulary := _of_sentencepiece(folder, named, chat_template)) is not None:
                 return vocabulary
             else:
                 # trust_remote_code is said, for otherwise transformers asks on the terminal when there is own code.
@@ -99,7 +100,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
             f"The tokenizer in {folder} ({type(tokenizer).__name__}) has no fast form; convert it to tokenizer.json."
         )
     follow_class(tokenizer, named, folder)
-    return HFTokenizer(tokenizer, chat_template=template)
+    return HFTokenizer(tokenizer, chat_template=chat_template)
 
 
 def _of_sentencepiece(folder: Path, named: Named, chat_template: str | None) -> HFTokenizer | None:
@@ -123,12 +124,3 @@ def quiet_transformers() -> Iterator[None]:
         log.set_verbosity(verbosity)
         if bar:
             log.enable_progress_bar()
-
-
-def _template_text(chat_template: str | None) -> str | None:
-    if chat_template is None or "{" in chat_template:
-        return chat_template
-    path = Path(chat_template)
-    if not path.is_file():
-        raise CheckpointError(f"chat_template={chat_template!r} is neither a template text nor a file.")
-    return path.read_text(encoding="utf-8")

@@ -38,6 +38,13 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "chat_template.json",
 )
+MORE_TEMPLATES = "additional_chat_templates"
+"""The folder of chat templates that have names."""
+
+
+def tokenizer_files(files: Iterable[str]) -> set[str]:
+    """Those of a repository's files that its tokenizer is read from."""
+    return {name for name in files if name in TOKENIZER_FILES or name.startswith(f"{MORE_TEMPLATES}/")}
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class CheckpointFiles:
             self.adapter.fetch()
         if self.folder is None:
             assert self.repo is not None
-            wanted = {"config.json", "generation_config.json", *TOKENIZER_FILES, *extra} & self.files
+            wanted = {"config.json", "generation_config.json", *extra} & self.files | tokenizer_files(self.repo.files)
             index = {name for name in self.files if name.endswith(".index.json") and self._is_index_of_weights(name)}
             self.folder = self.repo.download(sorted(wanted | index | set(self.weight_files)))
         return self.folder
@@ -107,7 +114,7 @@ class CheckpointFiles:
         if self.folder is not None:
             return self.folder
         assert self.repo is not None
-        return self.repo.download(sorted({"config.json", *TOKENIZER_FILES} & self.files))
+        return self.repo.download(sorted({"config.json"} & self.files | tokenizer_files(self.repo.files)))
 
     def _is_index_of_weights(self, name: str) -> bool:
         return name.startswith(

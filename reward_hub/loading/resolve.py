@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from reward_hub import registry
 from reward_hub.checkpoints import builtin
 from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
-from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint
+from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint, tokenizer_files
 from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Family, Setup
@@ -119,6 +119,12 @@ def set_up(
             checkpoint.name,
             checkpoint.family.name,
         )
+    if (
+        getattr(tokenizer, "template_names", ())
+        and tokenizer.chat_template is None
+        and _renders(checkpoint.family, setup)
+    ):
+        tokenizer.require_template()
     return setup
 
 
@@ -159,9 +165,7 @@ def tokenizer_folder(name: str) -> Path:
     from reward_hub.checkpoints import hub
 
     repo = hub.resolve(name)
-    from reward_hub.checkpoints.files import TOKENIZER_FILES
-
-    return repo.download(sorted(set(TOKENIZER_FILES) & set(repo.files)))
+    return repo.download(sorted(tokenizer_files(repo.files)))
 
 
 def _family_options(checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] | None) -> Any:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from reward_hub.errors import CheckpointError, InvalidConversationError
-from reward_hub.types import Message, template_arguments
+from reward_hub.errors import CheckpointError
+from reward_hub.tokenizers.chat_templates import (
+    DEFAULT,
+    FOR_TOOLS,
+    TODAY,
+    chosen,
+    rendered,
+    require_default,
+    tells_the_date,
+)
+from reward_hub.types import TOOLS, Message, template_arguments
 
 # A limit of this size or more is the "no limit" that transformers writes (int(1e30)).
 _NO_LIMIT = 10**9
@@ -21,6 +30,11 @@ class HFTokenizer:
     """
 
     def __init__(self, tokenizer: Any, *, chat_template: str | None = None) -> None:
+        """
+        Args:
+            tokenizer: of transformers.
+            chat_template: in place of its own: a template, its file, or the name of one of several.
+        """
         self._tokenizer = tokenizer
         self.bos_token: str | None = tokenizer.bos_token
         self.eos_token: str | None = tokenizer.eos_token
@@ -30,10 +44,9 @@ class HFTokenizer:
         self.eos_token_id: int | None = tokenizer.eos_token_id
         self.pad_token_id: int | None = tokenizer.pad_token_id
         self.unk_token_id: int | None = tokenizer.unk_token_id
-        template = chat_template if chat_template is not None else tokenizer.chat_template
-        if isinstance(template, dict):
-            template = template.get("default") or next(iter(template.values()), None)
-        self.chat_template: str | None = template
+        self._templates = chosen(tokenizer.chat_template, chat_template)
+        self.chat_template: str | None = self._templates.get(DEFAULT)
+        self._special_tokens: dict[str, Any] = dict(tokenizer.special_tokens_map)
         limit = getattr(tokenizer, "model_max_length", None)
         self.max_length: int | None = int(limit) if limit and limit < _NO_LIMIT else None
         self._adds_bos: bool | None = None
@@ -78,49 +91,37 @@ class HFTokenizer:
         return str(self._tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens))
 
     def render(self, messages: Iterable[Message], *, add_generation_prompt: bool = False) -> str:
-        import jinja2
+        given = list(messages)
+        arguments = template_arguments(given)
+        return rendered(
+            self._template_for(arguments),
+            given,
+            arguments,
+            special_tokens=self._special_tokens,
+            add_generation_prompt=add_generation_prompt,
+        )
 
-        if self.chat_template is None:
+    @property
+    def template_names(self) -> tuple[str, ...]:
+        """Of the chat templates, where the checkpoint has several or the caller said one."""
+        return tuple(self._templates)
+
+    def _template_for(self, arguments: Mapping[str, Any]) -> str:
+        """The template to render with, as transformers takes one of several."""
+        template = self._templates.get(FOR_TOOLS) if TOOLS in arguments else None
+        if template is None:
+            self.require_template()
+            template = self.chat_template
+            assert template is not None
+        return template
+
+    def require_template(self) -> None:
+        """Raises CheckpointError where there is no chat template, or none of several is the one to take."""
+        require_default(self._templates)
+        if not self._templates:
             raise CheckpointError(
                 "The checkpoint has no chat template, and this family renders with it. Give chat_template=."
             )
-        given = list(messages)
-        arguments = template_arguments(given)
-        self._require_places(arguments)
-        turns = [message.without_template_arguments().to_dict() for message in given]
-        if "developer" not in self.chat_template:
-            # Templates older than the role skip such a turn without a word; it is the system prompt by its meaning.
-            for turn in turns:
-                if turn["role"] == "developer":
-                    turn["role"] = "system"
-        # Llama-3.2's template writes today's date where none is given: the score would change from day to day.
-        fixed = {"date_string": "26 Jul 2024"} if "strftime_now" in self.chat_template else {}
-        try:
-            text = self._tokenizer.apply_chat_template(
-                turns,
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **(fixed | arguments),
-            )
-        except (jinja2.exceptions.TemplateError, TypeError) as error:
-            raise InvalidConversationError(
-                f"the chat template refuses this conversation: {error}", field="messages"
-            ) from error
-        return str(text)
-
-    def _require_places(self, arguments: Iterable[str]) -> None:
-        """Raises InvalidConversationError for an argument of which the template says nothing."""
-        import jinja2
-
-        for name in arguments:
-            tokens = jinja2.Environment().lex(self.chat_template or "")
-            if not any(kind == "name" and value == name for _, kind, value in tokens):
-                raise InvalidConversationError(
-                    f"the chat template has no place for {name!r}, which would be ignored. Leave it out, or give a "
-                    "template that takes it with chat_template=.",
-                    field=name,
-                )
 
     def token_id(self, token: str) -> int:
         found = self._backend.token_to_id(token)
@@ -148,5 +149,10 @@ class HFTokenizer:
         """A hash of vocabulary, rules, chat template, and the special tokens that templates and families write."""
         digest = hashlib.sha256(self._backend.to_str().encode())
         digest.update((self.chat_template or "").encode())
+        others = {name: text for name, text in self._templates.items() if name != DEFAULT}
+        if others:
+            digest.update(repr(sorted(others.items())).encode())
+        if any(tells_the_date(text) for text in self._templates.values()):
+            digest.update(TODAY.isoformat().encode())
         digest.update(repr((self.bos_token, self.eos_token, self.pad_token, self.cls_token)).encode())
         return digest.hexdigest()[:16]

@@ -32,6 +32,7 @@ _BESIDE = (
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("chat_template.jinja", "chat_template.json"),
 )
+_MORE_TEMPLATES = "additional_chat_templates"
 _SPACE = "▁"
 # Stands for a stretch of text between added tokens; no token is called so.
 _TEXT = "\ue000text\ue000"
@@ -171,6 +172,8 @@ def _pretrained(folder: Path, processor: Any, named: Named) -> Any:
         for name in _BESIDE:
             if (folder / name).is_file():
                 shutil.copyfile(folder / name, Path(made) / name)
+        if (folder / _MORE_TEMPLATES).is_dir():
+            shutil.copytree(folder / _MORE_TEMPLATES, Path(made) / _MORE_TEMPLATES)
         (Path(made) / "tokenizer.json").write_text(backend.to_str(), encoding="utf-8")
         return transformers.PreTrainedTokenizerFast.from_pretrained(made)
 
