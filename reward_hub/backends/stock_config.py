@@ -65,7 +65,8 @@ def _known_value(name: str, value: Any, classes: tuple[Any, ...]) -> Any:
 def _class_of(name: str, value: Mapping[str, Any], config_class: Any) -> Any:
     """The config class that is made of a nested dict; None where it stays one."""
     inner = config_class.sub_configs.get(name)
-    if inner is not None and inner is not transformers.AutoConfig:
+    # Some classes leave open what is nested in them.
+    if inner not in (None, transformers.AutoConfig, transformers.PreTrainedConfig):
         return inner
     default = getattr(getattr(config_class, "sub_configs_defaults", {}).get(name), "model_type", None)
     model_type = str(value.get("model_type") or default)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from reward_hub.backends.base import EngineOptions
@@ -69,6 +71,7 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
         **(options.extra or {}),
     }
     arguments = {name: value for name, value in arguments.items() if value is not None}
+    _refuse_named_modules(files.fetch())
     try:
         with quiet_transformers():
             if backbone is not None and (backbone.rename or backbone.split or _is_unusual(files)):
@@ -214,18 +217,30 @@ def _in_backbone(name: str) -> bool:
     )
 
 
+def _refuse_named_modules(folder: Path) -> None:
+    """PEFT imports the module that an adapter's config calls Megatron's; transformers applies adapters that it finds.
+
+    Raises:
+        UnsupportedError: the folder holds such an adapter.
+    """
+    path = folder / "adapter_config.json"
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if stored.get("megatron_config"):
+        raise UnsupportedError(
+            f"The adapter in {folder} was trained on layers of {stored.get('megatron_core')!r}, a module that it names "
+            "itself; adapters over transformers' own layers are read."
+        )
+
+
 def _merge_adapter(model: Any, adapter: CheckpointFiles, read: Read) -> Any:
     """The model with a PEFT adapter's weights merged in."""
     try:
         import peft
     except ImportError as error:
         raise missing_dependency("peft", "transformers", "A PEFT adapter") from error
-    config = peft.PeftConfig.from_pretrained(str(adapter.fetch()))
-    if getattr(config, "megatron_config", None):
-        raise UnsupportedError(
-            f"The adapter {adapter.id} was trained on layers of {config.megatron_core}, a module that it names itself; "
-            "adapters over transformers' own layers are read."
-        )
+    folder = adapter.fetch()
+    _refuse_named_modules(folder)
+    config = peft.PeftConfig.from_pretrained(str(folder))
     state = {name: adapter.torch_tensor(name) for name in adapter.tensors if "lora_" in name}
     # A head of the adapter's own is read from its file; with log-probabilities the model computes the head itself.
     whole = isinstance(read, TokenLogprobs)

@@ -173,6 +173,11 @@ def test_an_adapter_runs_no_code_of_its_own_or_of_its_base(
     change("adapter_config.json", megatron_config={"x": 1}, megatron_core="modeling_evil")(tmp_path / "adapter")
     with pytest.raises(reward_hub.UnsupportedError, match="modeling_evil"):
         AutoRM.load(pair / "policy", adapter=tmp_path / "adapter", reference=pair / "reference")
+    # Left beside a whole checkpoint, transformers would apply it.
+    for file in (tmp_path / "adapter").glob("adapter_*"):
+        shutil.copy(file, base)
+    with pytest.raises(reward_hub.UnsupportedError, match="modeling_evil"):
+        AutoRM.load(base, reference=pair / "reference")
     assert not canary.exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -31,6 +32,8 @@ def all_types() -> list[str]:
 
 def made(model_type: str) -> Any:
     """A config of the type with its own defaults."""
+    if model_type == "colpali" and transformers.__version__ < "5.20":
+        pytest.skip("older releases copy a field of PaliGemma's into a Gemma config, which does not read it")
     try:
         return transformers.CONFIG_MAPPING[model_type]()
     except Exception as error:
@@ -47,7 +50,7 @@ def test_every_stock_config_survives_with_all_that_it_holds(model_type: str) -> 
     config = made(model_type)
     for stored in stored_forms(config):
         try:
-            expected = type(config).from_dict(dict(stored)).to_dict()
+            expected = type(config).from_dict(copy.deepcopy(stored)).to_dict()
         except Exception as error:
             pytest.skip(f"transformers cannot read what it wrote: {type(error).__name__}")
         assert type(config).from_dict(known_fields(stored, type(config))).to_dict() == expected
@@ -91,7 +94,7 @@ READ_BUT_NOT_DECLARED: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("model_type", "values"), READ_BUT_NOT_DECLARED)
 def test_what_a_class_reads_without_declaring_it_is_kept(model_type: str, values: dict[str, Any]) -> None:
     stored = {"model_type": model_type, **values}
-    reduced, plain = stock_config(stored), transformers.CONFIG_MAPPING[model_type].from_dict(dict(stored))
+    reduced, plain = stock_config(stored), transformers.CONFIG_MAPPING[model_type].from_dict(copy.deepcopy(stored))
     assert reduced.to_dict() == plain.to_dict()
     assert set(values) <= set(known_fields(stored, type(plain)))
 
