@@ -162,8 +162,9 @@ class AutoRM:
 
         Returns:
             A JSON-serialisable dict: model, revision, family, kind, why, head (tensor -> shape), read, template,
-            backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype). Of a published
-            judge, which loads without looking at its files, those that its form says; the others are None.
+            backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype), left_aside (an
+            adapter's files beside a whole model). Of a published judge, which loads without looking at its files,
+            those that its form says; the others are None.
         """
         from reward_hub.loading import judges
         from reward_hub.loading.engine import backends_of
@@ -199,6 +200,7 @@ class AutoRM:
             "dtype": str(dtype) if dtype is not None else None,
             "parameters": files.n_parameters(),
             "memory_bytes": files.n_bytes(),
+            "left_aside": files.left_aside,
         }
 
     @staticmethod

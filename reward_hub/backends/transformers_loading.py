@@ -27,14 +27,15 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-# Buffers that old checkpoints carry and no model reads, and LM heads beside another head.
+# Buffers that old checkpoints carry and no model reads.
 UNUSED = (
     r"(^|\.)rotary_emb\.inv_freq$",
     r"\.attention\.(masked_)?bias$",
     r"\.attn\.(masked_)?bias$",
-    r"(^|\.)lm_head\.",
     r"(^|\.)embeddings\.position_ids$",
 )
+# An LM head beside another head.
+LM_HEAD = r"(^|\.)lm_head\."
 OPTIONS = frozenset(
     {
         "max_memory",
@@ -74,10 +75,8 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     _refuse_named_modules(files.fetch())
     try:
         with quiet_transformers():
-            if backbone is not None and (backbone.rename or backbone.split or _is_unusual(files)):
-                state = _stock_state(
-                    files, backbone, set(read.head.tensors()) if isinstance(read, HeadOutputs) else set()
-                )
+            if not files.is_standard or (backbone is not None and (backbone.rename or backbone.split)):
+                state = _stock_state(files, backbone, read)
                 model, report = make(None, state_dict=state, **arguments)
             else:
                 model, report = make(str(files.fetch()), **arguments)
@@ -129,12 +128,6 @@ def stock_class(config: Any, read: Read) -> Any:
     return listed[0] if isinstance(listed, tuple) else listed
 
 
-def _is_unusual(files: CheckpointFiles) -> bool:
-    """Whether from_pretrained would not find the weights by their file names."""
-    stems = ("model.safetensors", "model-", "pytorch_model")
-    return not all(name.startswith(stems) for name in files.weight_files)
-
-
 def _dtype(wanted: Any, config: Any, files: CheckpointFiles) -> Any:
     """A torch dtype from a name, a dtype or "auto" (what config.json names, else what the weights are stored in)."""
     if isinstance(wanted, torch.dtype):
@@ -162,10 +155,13 @@ def _attention(config: Any, wanted: str | None) -> str | None:
     return wanted or "eager"
 
 
-def _stock_state(files: CheckpointFiles, backbone: Backbone, head: set[str]) -> dict[str, Any]:
-    """The backbone's tensors under stock names; the head's and the unused ones stay behind."""
+def _stock_state(files: CheckpointFiles, backbone: Backbone | None, read: Read) -> dict[str, Any]:
+    """The model's tensors under stock names; the head's and the unused ones stay behind."""
     files.fetch()
-    ignored = [re.compile(pattern) for pattern in (*backbone.ignore, *UNUSED)]
+    backbone = backbone or Backbone({})
+    head = set(read.head.tensors()) if isinstance(read, HeadOutputs) else set()
+    unused = UNUSED if isinstance(read, TokenLogprobs) else (*UNUSED, LM_HEAD)
+    ignored = [re.compile(pattern) for pattern in (*backbone.ignore, *unused)]
     rules = [(re.compile(pattern), replacement) for pattern, replacement in backbone.rename]
     state: dict[str, Any] = {}
     for name in files.tensors:
@@ -193,7 +189,7 @@ def _check_report(files: CheckpointFiles, report: dict[str, Any], backbone: Back
         raise CheckpointError(
             f"{files.id} has backbone tensors of the wrong shape: {mismatched[:5]}.", tensor=str(mismatched[0][0])
         )
-    known = [re.compile(pattern) for pattern in (*UNUSED, *(backbone.ignore if backbone else ()))]
+    known = [re.compile(pattern) for pattern in (*UNUSED, LM_HEAD, *(backbone.ignore if backbone else ()))]
     head = {**read.head.tensors(), **read.head.optional()} if isinstance(read, HeadOutputs) else {}
     left = [
         name

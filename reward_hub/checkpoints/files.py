@@ -23,6 +23,17 @@ from reward_hub.types import Array, Config
 _NUMPY_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
 _ADAPTER_PREFIX = "base_model.model."
+# In the order in which transformers looks for them.
+STANDARD_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# What a trainer writes beside the weights.
+_TRAINER_FILES = frozenset({"optimizer.pt", "scheduler.pt", "scaler.pt"})
+# Training tools wrap the weights in one more dict under one of these names.
+_WRAPPERS = frozenset({"state_dict", "module", "model", "model_state_dict"})
 TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
@@ -146,6 +157,22 @@ class CheckpointFiles:
         with safe_open(str(path), framework="pt") as opened:
             return opened.get_tensor(info.stored_as or name)
 
+    @property
+    def left_aside(self) -> list[str]:
+        """The files of an adapter that lie beside these weights and are no part of what is loaded."""
+        if "adapter_config.json" not in self.files or (self.adapter is not None and self.adapter.id == self.id):
+            return []
+        return sorted(name for name in self.files if name.startswith("adapter_"))
+
+    @property
+    def is_standard(self) -> bool:
+        """Whether transformers itself would read these very weights from the folder, and nothing else."""
+        if self.left_aside or "transformers_weights" in self.config:
+            return False
+        # Pickles have been read already, and may be wrapped in one more dict.
+        first = next((name for name in STANDARD_WEIGHTS if name in self.files), "")
+        return first in ("model.safetensors", "model.safetensors.index.json")
+
     def n_parameters(self) -> int:
         return sum(int(np.prod(shape, dtype=np.int64)) for shape in self.shapes.values())
 
@@ -228,7 +255,7 @@ def open_checkpoint(
     """
     access: dict[str, Any] = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
     source = _open_source(model, revision=revision, **access)
-    if "config.json" not in source.files and "adapter_config.json" in source.files:
+    if _is_adapter(source):
         base = str(source.json("adapter_config.json").get("base_model_name_or_path") or "")
         if not base:
             raise CheckpointError(
@@ -240,8 +267,8 @@ def open_checkpoint(
         return files
     if "config.json" not in source.files:
         raise CheckpointError(f"{model} has no config.json; a checkpoint folder or repository is needed.")
-    config = source.json("config.json")
-    weight_files = _weight_files(source)
+    config = _with_plain_dtype(source.json("config.json"))
+    weight_files = _weight_files(source, config)
     tensors: dict[str, TensorInfo] = {}
     for name in weight_files:
         tensors |= source.tensors(name)
@@ -260,6 +287,13 @@ def open_checkpoint(
         files.adapter = _read_adapter(str(adapter), _open_source(str(adapter), revision=None, **access), head_files)
         files.config = _adapted_config(files.config, files.adapter)
     return files
+
+
+def _is_adapter(source: _Source) -> bool:
+    """Whether it is an adapter and no more: a trainer may write the base's config.json beside it."""
+    if "adapter_config.json" not in source.files:
+        return False
+    return "config.json" not in source.files or not _weight_names(source, source.json("config.json"))
 
 
 @dataclass
@@ -281,7 +315,7 @@ class _Source:
 
     def json(self, file: str) -> dict[str, Any]:
         try:
-            loaded = json.loads(self.path(file).read_text(encoding="utf-8"))
+            loaded = json.loads(self.path(file).read_text(encoding="utf-8"), object_hook=_number)
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{file} of {self.name} cannot be read: {error}") from error
         if not isinstance(loaded, dict):
@@ -327,29 +361,56 @@ def _open_source(
     return _Source(model, repo.revision, frozenset(n for n in repo.files if "/" not in n), None, repo)
 
 
-def _weight_files(source: _Source) -> tuple[str, ...]:
-    """The files that hold the weights, in one format: safetensors before pickles, an index before single files."""
-    for index, single in (
-        ("model.safetensors.index.json", "model.safetensors"),
-        ("pytorch_model.bin.index.json", "pytorch_model.bin"),
-    ):
-        if index in source.files:
-            shards = tuple(sorted(set(source.json(index).get("weight_map", {}).values())))
-            absent = [shard for shard in shards if shard not in source.files]
-            if absent or not shards:
-                raise CheckpointError(f"{source.name}: {index} names {absent or 'no files'}, which are missing.")
-            return shards
-        if single in source.files:
-            return (single,)
+def _number(stored: dict[str, Any]) -> Any:
+    """transformers 5 writes a number that JSON does not have as {"__float__": "Infinity"}."""
+    return float(stored["__float__"]) if stored.keys() == {"__float__"} else stored
+
+
+def _with_plain_dtype(config: Config) -> Config:
+    """Old files say "torch.float16", or "auto": what the weights are stored in."""
+    for key in ("dtype", "torch_dtype"):
+        if isinstance(config.get(key), str):
+            config = {**config, key: config[key].removeprefix("torch.")}
+        if config.get(key) == "auto":
+            config = {name: value for name, value in config.items() if name != key}
+    return config
+
+
+def _weight_files(source: _Source, config: Config) -> tuple[str, ...]:
+    """The files that hold the weights, found once for the head and the backbone."""
+    names = _weight_names(source, config)
+    if not names:
+        raise CheckpointError(f"{source.name} holds no weights (no .safetensors, .bin or .pt file).")
+    if len(names) > 1:
+        raise CheckpointError(f"{source.name} has several files of weights and no index: {', '.join(names)}.")
+    return _shards(source, names[0]) if names[0].endswith(".index.json") else (names[0],)
+
+
+def _weight_names(source: _Source, config: Config) -> list[str]:
+    """The file that transformers would read, an index among them; else those with another name for weights."""
+    named = config.get("transformers_weights")
+    if named is not None:
+        if str(named) not in source.files:
+            raise CheckpointError(f"config.json of {source.name} names the weights {named!r}, which are missing.")
+        return [str(named)]
+    standard = [name for name in STANDARD_WEIGHTS if name in source.files]
+    if standard:
+        return standard[:1]
+    others = {name for name in source.files - _TRAINER_FILES if not name.startswith("adapter_")}
     for ending in (".safetensors", "model.bin", ".pt"):
-        names = [name for name in source.files if name.endswith(ending) and not name.startswith("adapter_")]
-        if len(names) == 1:
-            return (names[0],)
+        names = sorted(name for name in others if name.endswith(ending))
         if names:
-            raise CheckpointError(
-                f"{source.name} has several files of weights and no index: {', '.join(sorted(names))}."
-            )
-    raise CheckpointError(f"{source.name} holds no weights (no .safetensors, .bin or .pt file).")
+            return names
+    return []
+
+
+def _shards(source: _Source, index: str) -> tuple[str, ...]:
+    places = source.json(index).get("weight_map")
+    shards = sorted(set(map(str, places.values()))) if isinstance(places, dict) else []
+    absent = [shard for shard in shards if shard not in source.files]
+    if absent or not shards:
+        raise CheckpointError(f"{source.name}: {index} names {absent or 'no files'}, which are missing.")
+    return tuple(shards)
 
 
 def _head_tensors(source: _Source, head_files: Iterable[str]) -> dict[str, TensorInfo]:
@@ -434,11 +495,13 @@ def _load_pickle(path: Path) -> dict[str, Any]:
 
 def _flatten(value: Any, prefix: str, flat: dict[str, Any], is_tensor: Callable[[Any], bool]) -> None:
     if is_tensor(value):
+        if prefix in flat:
+            raise CheckpointError(f"The pickled weights hold two tensors {prefix!r}.", tensor=prefix)
         flat[prefix] = value
     elif isinstance(value, Mapping):
         for key, inner in value.items():
-            # Training tools wrap the weights in one more dict; the tensors' own names are what counts.
-            wrapped = not prefix and isinstance(inner, Mapping) and key in ("state_dict", "module", "model_state_dict")
+            # Of a wrapped state dict the tensors' own names are what counts.
+            wrapped = not prefix and key in _WRAPPERS and isinstance(inner, Mapping)
             _flatten(inner, "" if wrapped else f"{prefix}.{key}" if prefix else str(key), flat, is_tensor)
 
 

@@ -82,6 +82,13 @@ def resolve(
         adapter=adapter,
     )
     files.id = name
+    if files.left_aside:
+        logger.warning(
+            "%s is a whole model with an adapter's files beside it (%s): they are left aside, the model is loaded as "
+            "its config.json describes it. To apply them, pass adapter=.",
+            name,
+            ", ".join(files.left_aside),
+        )
     if known is None:
         try:
             known = registry.family_of_checkpoint(name, files.config, files.shapes, files.files)
