@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from reward_hub import BaseRM, InvalidConversationError, UnsupportedError
+from reward_hub import BaseRM, EnsembleRM, InvalidConversationError, UnsupportedError
 from reward_hub.base import AggregationMethod, PRMResult
 from reward_hub.numerics import sigmoid
 
@@ -171,3 +171,55 @@ def test_both_inner_methods_cannot_be_overridden_together():
 def test_the_names_of_reward_hub_0_1_remain():
     assert AggregationMethod("prod") is AggregationMethod("product") is AggregationMethod.PRODUCT
     assert {"PRODUCT", "MIN", "LAST", "MODEL"} <= set(AggregationMethod.__members__)
+
+
+class BothBatchesRM(BaseRM):
+    """Scores whole batches, and the steps of one response."""
+
+    kind = "process"
+
+    def __init__(self):
+        self.batches = []
+
+    def score_batch(self, batch):
+        self.batches.append(len(batch))
+        if any("bad" in messages[-1]["content"] for messages in batch):
+            raise ValueError("no such word")
+        return [1.0 for _ in batch]
+
+    def score_steps(self, messages, steps):
+        return [1 / (1 + len(step)) for step in steps]
+
+
+def test_steps_are_scored_by_what_scores_steps_whatever_else_a_class_overrides():
+    items = [{"prompt": "Hi", "response": "a\n\nbbb"}, {"prompt": "Hi", "response": "a"}]
+    assert BothBatchesRM().score_steps_batch(items) == [[0.5, 0.25], [0.5]]
+
+
+def test_a_batch_of_ones_own_is_scored_whole_and_one_by_one_only_where_it_fails():
+    class Batches(BothBatchesRM):
+        kind = "outcome"
+        score_steps = BaseRM.score_steps
+
+    good, bad = SHORT, [SHORT[0], {"role": "assistant", "content": "bad"}]
+    rm = Batches()
+    assert rm.compare(prompt="Hi", a="a", b="b") == 0.5
+    assert rm.batches == [2]
+    with pytest.raises(ValueError, match="no such word"):
+        rm.compare(prompt="Hi", a="a", b="bad")
+    assert rm.batches == [2, 2]
+    assert EnsembleRM([rm]).score_batch([good, bad, good], on_error="none") == [1.0, None, 1.0]
+    assert rm.batches[2:] == [3, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    "option", [{"aggregation": "mean"}, {"step_delimiter": "\n"}, {"return_full_prm_result": True}]
+)
+def test_what_a_score_of_ones_own_would_ignore_is_refused(option):
+    class Whole(StepRM):
+        def score(self, messages, **kwargs):
+            return 42.0
+
+    assert Whole().score_batch([SHORT]) == [42.0]
+    with pytest.raises(UnsupportedError, match="score of its own"):
+        Whole().score_batch([SHORT], **option)
