@@ -188,7 +188,7 @@ def test_connecting_says_what_is_wrong(known_server: ServerProcess) -> None:
         connect("http://127.0.0.1:9", max_retries=0)
     with pytest.raises(ServerError, match="write http"):
         connect("127.0.0.1:8000")
-    with pytest.raises(UnsupportedError, match="no process model"):
+    with pytest.raises(UnsupportedError, match="not a process model"):
         connect(known_server.address, aggregation="min")
     with connect(known_server.address + "/v1/", "known") as rm:
         assert rm.score(user_and("one")) == score_of("one")
