@@ -21,7 +21,7 @@ def byte_tokenizer(special: Sequence[str], *, before: Sequence[str] = (), behind
     made.add_special_tokens([*dict.fromkeys([*special, *before, *behind, "<end>"])])
     made.post_processor = processors.TemplateProcessing(
         single=[*before, "$A", *behind],
-        pair=[*before, "$A", *behind, "$B", *behind],
+        pair=[*before, "$A", *behind, *before, "$B", *behind],
         special_tokens=[(token, made.token_to_id(token)) for token in dict.fromkeys([*before, *behind])],
     )
     return made

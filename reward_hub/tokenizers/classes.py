@@ -139,7 +139,7 @@ def follow_class(tokenizer: Any, named: Named, folder: Path) -> None:
     if rule is not None:
         apply_rule(tokenizer, named, rule)
     elif named.has_flags and (folder / "tokenizer.json").is_file():
-        tokenizer.backend_tokenizer.post_processor = _stored_post_processor(folder / "tokenizer.json")
+        _set_post_processor(tokenizer.backend_tokenizer, _stored_post_processor(folder / "tokenizer.json"))
 
 
 def apply_rule(tokenizer: Any, named: Named, rule: Rule) -> None:
@@ -150,7 +150,22 @@ def apply_rule(tokenizer: Any, named: Named, rule: Rule) -> None:
             setattr(tokenizer, key, name)
     bos = tokenizer.bos_token if rule.add_bos else None
     eos = tokenizer.eos_token if rule.add_eos else None
-    vocabulary.post_processor = _around({"bos": bos, "eos": eos}, vocabulary, opens_second=rule.opens_second)
+    around = _around({"bos": bos, "eos": eos}, vocabulary, opens_second=rule.opens_second)
+    _set_post_processor(vocabulary, around)
+
+
+def _set_post_processor(vocabulary: Any, wanted: Any) -> None:
+    """Set it where it puts something else around texts: otherwise fingerprints would change for nothing."""
+
+    def ids() -> list[list[int]]:
+        return [vocabulary.encode(*texts, add_special_tokens=True).ids for texts in (("a",), ("a", "b"))]
+
+    vocabulary.no_truncation()
+    vocabulary.no_padding()
+    was, before = vocabulary.post_processor, ids()
+    vocabulary.post_processor = wanted
+    if ids() == before:
+        vocabulary.post_processor = was
 
 
 def _around(tokens: Mapping[str, str | None], vocabulary: Any, *, opens_second: bool) -> Any:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 from made_tokenizers import byte_tokenizer, edit_json, save
 
 from reward_hub.errors import CheckpointError
-from reward_hub.tokenizer import load_tokenizer
+from reward_hub.tokenizer import HFTokenizer, load_tokenizer
 
 NAMES = {"bos_token": "<s>", "eos_token": "</s>"}
 BOTH = {"add_bos_token": True, "add_eos_token": True}
@@ -90,6 +91,15 @@ def test_flags_change_the_fingerprint(tmp_path: Path) -> None:
     folders = [save(made, tmp_path / str(add), {**config, "add_eos_token": add}) for add in (False, True)]
     one, other = (load_tokenizer(folder).fingerprint() for folder in folders)
     assert one != other
+
+
+def test_flags_that_say_what_tokenizer_json_says_leave_the_fingerprint(tmp_path: Path) -> None:
+    """Cached scores and trained density ratios are known by it."""
+    for name in ("LlamaTokenizer", "PreTrainedTokenizerFast"):
+        config = {"tokenizer_class": name, **NAMES}
+        made = byte_tokenizer(["<s>", "</s>"], before=("<s>",))
+        pretrained = transformers.PreTrainedTokenizerFast.from_pretrained(save(made, tmp_path / name, config))
+        assert load_tokenizer(tmp_path / name).fingerprint() == HFTokenizer(pretrained).fingerprint()
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
