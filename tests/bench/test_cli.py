@@ -183,16 +183,22 @@ def test_real_candidates_give_best_of_n_curves_with_votes(tmp_path: Path, reward
     assert curve[4]["majority"] == pytest.approx(sum(map(_right_by_majority, rows)) / n)
 
 
-def _right_by_majority(row: dict[str, Any]) -> bool:
+def _right_by_majority(row: dict[str, Any]) -> float:
+    """How often the vote is right over the orders in which the candidates may come."""
     import re
 
     answers = [re.findall("A: ?(.+)", c["response"]) for c in row["candidates"]]
     told = [found[-1].strip() for found in answers if found]
     if not told:
-        return bool(row["candidates"][0]["correct"])
-    best = max(told, key=told.count)  # of equally frequent ones the first
-    place = next(i for i, found in enumerate(answers) if found and found[-1].strip() == best)
-    return bool(row["candidates"][place]["correct"])
+        return sum(c["correct"] for c in row["candidates"]) / len(row["candidates"])
+    most = max(map(told.count, told))
+    # Any candidate of an equally frequent answer may be seen first.
+    first = [
+        c
+        for c, found in zip(row["candidates"], answers, strict=True)
+        if found and told.count(found[-1].strip()) == most
+    ]
+    return sum(c["correct"] for c in first) / len(first)
 
 
 @pytest.mark.parametrize(
@@ -491,7 +497,10 @@ def test_two_runs_are_compared_item_by_item(
     assert (found["mcnemar"]["first_only"], found["mcnemar"]["second_only"]) == (0, 1)
     assert found["mcnemar"]["p_value"] == 1.0
     shown = reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path / "two"))
-    assert "+0.3333" in shown.out
+    (difference,) = (line for line in shown.out.splitlines() if "+0.3333" in line)
+    assert " ".join(difference.split()).startswith(f"{tmp_path / 'two'} less {tmp_path / 'one'} +0.3333")
+    turned = reward_hub("bench", "compare", str(tmp_path / "two"), str(tmp_path / "one"), "--json")
+    assert json.loads(turned.out)["difference"]["difference"] == pytest.approx(-1 / 3)
     assert reward_hub("bench", "compare", str(tmp_path / "one"), str(tmp_path)).code == 2
 
 

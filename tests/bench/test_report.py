@@ -14,6 +14,7 @@ from reward_hub import cli
 from reward_hub.bench.report import page as report
 from reward_hub.bench.report import plots
 from reward_hub.bench.report.runs import read_runs
+from reward_hub.bench.statistics import compare_runs
 
 NASTY = "</script><img src=x onerror=\"throw 'run'\"> {{data}} <!-- <script>"
 
@@ -184,7 +185,12 @@ def test_runs_side_by_side_say_what_the_comparison_of_two_runs_says(folders: lis
     (group,) = report.page_groups([first, second])
     (found,) = group["comparisons"]
     won = [[r["scores"]["chosen"] > r["scores"]["rejected"] for r in run.rows] for run in (first, second)]
-    assert found["difference"] == pytest.approx(sum(won[0]) / 60 - sum(won[1]) / 60)
+    assert found["difference"] == pytest.approx(sum(won[1]) / 60 - sum(won[0]) / 60)
+    compared = compare_runs(first.rows, second.rows)
+    assert (found["first"], found["second"], found["difference"]) == (
+        *(first.name, second.name),
+        compared.difference.difference,
+    )
     assert found["low"] <= found["difference"] <= found["high"]
 
 

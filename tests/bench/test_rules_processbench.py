@@ -55,6 +55,36 @@ def test_the_worked_replies_of_critics_come_out() -> None:
         assert found == case["prediction"], case
 
 
+@pytest.mark.parametrize(
+    ("reply", "found"),
+    [
+        (r"\boxed{3}, no: \boxed{\text{-1}}", -1),
+        (r"$\boxed{\mathbf{ 2 }}$", 2),
+        (r"\boxed{{5}}", 5),
+        (r"\boxed{$7$}", 7),
+        (r"\boxed{\textbf{\text{4}}}.", 4),
+        (r"The set { holds \boxed {6}", 6),
+        (r"\boxed{2} and then \boxed{1", 2),
+        (r"\boxed{3} \boxed{\frac{1}{2}}", None),
+        (r"\boxed{3} \boxed{\{1\}}", None),
+        (r"\boxed{\text{paragraph 3}}", None),
+    ],
+)
+def test_the_last_box_may_have_braces_inside(reply: str, found: int | None) -> None:
+    assert parse_critic(reply) == found
+    assert vote([reply, reply, r"\boxed{9}"]) == found
+
+
+@given(
+    st.integers(-1, 99), st.lists(st.sampled_from([r"\text{%s}", "{%s}", " %s ", "$%s$", r"\mathrm {%s}"]), max_size=4)
+)
+def test_an_integer_is_read_whatever_letters_it_is_set_in(number: int, forms: list[str]) -> None:
+    box = str(number)
+    for form in forms:
+        box = form % box
+    assert parse_critic(r"\boxed{0} x { { \boxed{" + box + "} and so on") == number
+
+
 def test_a_step_at_the_threshold_passes() -> None:
     assert prediction([0.5, 0.4999]) == 1
     assert prediction([0.5, 0.5]) == -1

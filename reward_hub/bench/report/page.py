@@ -222,7 +222,7 @@ def _bar(run: Run, part: str, name: str, main: str) -> list[Any] | None:
 
 
 def _comparisons(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """Every two runs on the items that both hold a result for."""
+    """Every two runs on the items that both hold a result for; the difference is second less first, as `compare`'s."""
     for i, first in enumerate(runs):
         for second in runs[i + 1 :]:
             shared = {row["id"] for row in first.rows if row.get("correct") is not None} & {
@@ -230,7 +230,7 @@ def _comparisons(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
             }
             if not shared:
                 continue
-            found = compare_runs(second.rows, first.rows, shared_only=True)
+            found = compare_runs(first.rows, second.rows, shared_only=True)
             low, high = found.difference.ci95
             yield {
                 "first": first.name,

@@ -12,7 +12,8 @@ https://arxiv.org/abs/2107.03374, eq. 1, and the same for the model's choice):
                as majority, an answer weighing the sum of its candidates' scores, or of their exp(score)
 
 An answer that is None does not vote; where none votes the first candidate is taken. An answer's grade is that of its
-first candidate in the subset. Voting is enumerated where an item has at most 2,000 subsets of n candidates and
+first candidate. What a vote sees first is an expectation too, over the orders in which the candidates may come: the
+order of the file has no part in it. Voting is enumerated where an item has at most 2,000 subsets of n candidates and
 otherwise estimated from 2,000 random ones with a fixed seed. `weighted_majority` is None with a negative score, which
 is not a weight.
 """
@@ -76,7 +77,7 @@ def _top_of(n_candidates: int, n: int) -> Floats:
 def expected_vote(
     answers: Sequence[str | None], grades: Sequence[float], *, n: int, weights: Sequence[float] | None = None
 ) -> float:
-    """The expected grade of the vote's winner in a random subset of n candidates.
+    """The expected grade of the vote's winner in a random subset of n candidates in random order.
 
     Args:
         answers: each candidate's answer; None does not vote.
@@ -84,24 +85,27 @@ def expected_vote(
         n: the size of the subsets.
         weights: each candidate's weight in the vote, at least 0; by default all weigh the same.
     """
-    drawn = _subsets(len(answers), n)
-    voters = [i for i, answer in enumerate(answers) if answer is not None]
-    if not voters:
-        return float(np.asarray(grades, dtype=np.float64)[drawn[:, 0]].mean())
-    places = {answer: k for k, answer in enumerate(dict.fromkeys(answers[i] for i in voters))}
-    votes = np.zeros((len(answers), len(places)))
-    for i in voters:
-        votes[i, places[answers[i]]] = 1.0 if weights is None else weights[i]
-    members = np.zeros((len(answers), len(places)), dtype=bool)
-    members[voters, [places[answers[i]] for i in voters]] = True
+    weight = [1.0] * len(answers) if weights is None else weights
+    # In an order of their own, so that subsets that are drawn are the same whatever the order of the file is.
+    voters = sorted(
+        zip(answers, weight, grades, strict=True), key=lambda voter: (voter[0] is None, voter[0] or "", *voter[1:])
+    )
+    drawn = _subsets(len(voters), n)
+    grade = np.array([voter[2] for voter in voters], dtype=np.float64)[drawn]  # [n_subsets, n]
+    places = {answer: k for k, answer in enumerate(dict.fromkeys(a for a, _, _ in voters if a is not None))}
+    members = np.zeros((len(voters), len(places)), dtype=bool)
+    for i, (answer, _, _) in enumerate(voters):
+        if answer is not None:
+            members[i, places[answer]] = True
     present = members[drawn]  # [n_subsets, n, n_answers]
-    totals = np.where(present.any(axis=1), votes[drawn].sum(axis=1), -1.0)
+    voted = present.any(axis=1)
+    votes = members * np.array([voter[1] for voter in voters])[:, None]
+    totals = np.where(voted, votes[drawn].sum(axis=1), -1.0)
     # Sums of equal weights in another order differ in the last bits; they are ties all the same.
-    tied = totals >= totals.max(axis=1, keepdims=True) * (1 - 1e-12)
-    first_seen = np.where(tied & present.any(axis=1), present.argmax(axis=1), n)
-    winner = first_seen.min(axis=1)
-    picked = drawn[np.arange(len(drawn)), np.where(winner == n, 0, winner)]
-    return float(np.asarray(grades, dtype=np.float64)[picked].mean())
+    winning = voted & (totals >= totals.max(axis=1, keepdims=True, initial=-1.0) * (1 - 1e-12))
+    # The first candidate of a winning answer is each of their candidates equally often; without a vote, each of all.
+    likely = (present & winning[:, None, :]).any(axis=2) | ~winning.any(axis=1, keepdims=True)
+    return float(((likely * grade).sum(axis=1) / likely.sum(axis=1)).mean())
 
 
 @lru_cache(maxsize=64)

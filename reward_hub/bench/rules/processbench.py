@@ -4,7 +4,8 @@ Source: QwenLM/ProcessBench (code/run_eval.py), https://arxiv.org/abs/2412.06559
 a score below the threshold, -1 if there is none (a score equal to the threshold passes). It is right if it equals the
 label exactly. `error_accuracy` is over solutions with a wrong step, `correct_accuracy` over those without; F1 is their
 harmonic mean per subset, and the overall F1 the plain mean of the subsets' F1. Departs from the source: F1 of two
-accuracies of 0 is 0 instead of NaN, and a subset without solutions of one kind is refused.
+accuracies of 0 is 0 instead of NaN, a subset without solutions of one kind is refused, and a critic's box may have
+braces inside: `\\boxed{\\text{-1}}` is -1.
 
 The threshold of 0.5 is Qwen's for probabilities. For unbounded scores the paper takes the one with the best F1 on gsm8k
 for all subsets: `best_threshold`.
@@ -37,7 +38,10 @@ SPLITS = ("gsm8k", "math", "olympiadbench", "omnimath")
 THRESHOLD = 0.5
 NO_ERROR = -1
 
-_BOXED = re.compile(r"\\boxed\{([^{}]*)\}")
+# A box that opens, a character that is not to be counted, a brace.
+_BRACES = re.compile(r"\\boxed\s*\{|\\.|[{}]", re.DOTALL)
+# `\text{-1}`, `{-1}` or `$-1$`.
+_WRAPPED = re.compile(r"(?:\\[A-Za-z]+\s*)?\{(.*)\}|\$(.*)\$", re.DOTALL)
 
 
 def prediction(step_scores: Sequence[float], *, threshold: float = THRESHOLD) -> int:
@@ -221,8 +225,22 @@ def _both_kinds(n_error: int, n_correct: int, subset: str | None) -> None:
 
 
 def _last_box(text: str) -> str | None:
-    boxes = _BOXED.findall(text)
-    return boxes[-1].strip() if boxes else None
+    """What stands in the box that ends last, without what sets it in other letters."""
+    box = None
+    opened: list[tuple[int, bool]] = []
+    for found in _BRACES.finditer(text):
+        if found[0].endswith("{") and found[0] != r"\{":
+            opened.append((found.end(), found[0] != "{"))
+        elif found[0] == "}" and opened:
+            start, is_box = opened.pop()
+            box = text[start : found.start()] if is_box else box
+    return None if box is None else _unwrapped(box.strip())
+
+
+def _unwrapped(text: str) -> str:
+    while wrapped := _WRAPPED.fullmatch(text):
+        text = (wrapped[1] if wrapped[1] is not None else wrapped[2]).strip()
+    return text
 
 
 def _integer(box: str | None) -> int | None:

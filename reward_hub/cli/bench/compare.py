@@ -25,7 +25,10 @@ def run(
     as_json: Json = False,
     log: LogOptions,
 ) -> None:
-    """Compare two runs item by item: McNemar's exact test, and a paired bootstrap of the difference in accuracy."""
+    """Compare two runs item by item: McNemar's exact test, and a paired bootstrap of the difference in accuracy.
+
+    The difference is that of the second run less the first: above 0 where the second one is better.
+    """
     from reward_hub.bench.statistics import compare_runs
 
     items, others = _items(first), _items(second)
@@ -39,14 +42,16 @@ def run(
         return
     difference, exact = comparison.difference, comparison.mcnemar
     low, high = difference.ci95
+    margin = f"{difference.difference:+.4f} ({low:+.4f} to {high:+.4f}), p = {difference.p_value:.3g}"
     pairs = {
         "items": f"{comparison.n:,}",
         str(first): f"{comparison.first_accuracy:.4f}",
         str(second): f"{comparison.second_accuracy:.4f}",
-        "difference": f"{difference.difference:+.4f} ({low:+.4f} to {high:+.4f}), p = {difference.p_value:.3g}",
+        f"{second} less {first}": margin,
     }
     if exact is not None:
-        pairs["right in one alone"] = f"{exact.first_only} and {exact.second_only}"
+        pairs[f"right in {first} alone"] = f"{exact.first_only:,}"
+        pairs[f"right in {second} alone"] = f"{exact.second_only:,}"
         pairs["McNemar's exact test"] = f"p = {exact.p_value:.3g}"
     print_pairs(pairs.items())
 

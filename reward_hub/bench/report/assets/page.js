@@ -268,12 +268,12 @@ function facts(group) {
 function comparisons(group) {
   if (!group.comparisons || group.comparisons.length === 0) return [];
   const signed = (value) => (value > 0 ? "+" : "") + (group.share ? (100 * value).toFixed(1) : figure(value));
-  const columns = [{ name: "First" }, { name: "Second" }, { name: "Difference", number: true }, { name: "95 % interval", number: true }, { name: "p (McNemar)", number: true, title: "McNemar's exact test, two-sided; for items that are right or wrong" }];
+  const columns = [{ name: "First" }, { name: "Second" }, { name: "Second less first", number: true }, { name: "95 % interval", number: true }, { name: "p (McNemar)", number: true, title: "McNemar's exact test, two-sided; for items that are right or wrong" }];
   const rows = group.comparisons.map((one) => ({
     cells: [one.first, one.second, signed(one.difference), `${signed(one.low)} to ${signed(one.high)}`, figure(one.p)],
     values: [one.first, one.second, one.difference, one.low, one.p],
   }));
-  const what = group.share ? "Mean of the verdicts (right is 100 %, wrong 0 %), first less second, in percentage points" : "Mean grade, first less second";
+  const what = group.share ? "Mean of the verdicts (right is 100 %, wrong 0 %), second less first, in percentage points" : "Mean grade, second less first";
   const note = `${what}, over the items for which both have a verdict; the interval is that of a paired bootstrap. It holds 0 where the two cannot be told apart.`;
   return [card("Side by side", note, "", ...sortable(columns, rows, { kind: "comparisons", pageSize: 15 }))];
 }
