@@ -19,7 +19,7 @@ from reward_hub.backends.vllm import plan as vllm_plan
 from reward_hub.backends.vllm.folder import pieces_of, weight_shapes
 from reward_hub.backends.vllm.plan import WeightRules, plan
 from reward_hub.checkpoints.files import CheckpointFiles
-from reward_hub.checkpoints.tensors import head_weights, hidden_size, lm_head_rows
+from reward_hub.checkpoints.tensors import head_weights, hidden_size, lm_head_rows, refuse_left_out_lm_head
 from reward_hub.errors import BackendError, RewardHubError, ServerError, UnsupportedError
 from reward_hub.family import Backbone
 from reward_hub.http.dialects import lmdeploy, sglang, vllm
@@ -219,6 +219,7 @@ def _ways(dialect: str, files: CheckpointFiles, read: Read, backbone: Backbone |
 def _vllm_ways(files: CheckpointFiles, read: Read, backbone: Backbone | None, *, many: bool) -> list[Way]:
     if isinstance(read, TokenLogprobs):
         plan(read, files.config, weight_shapes(files), backbone=backbone)
+        refuse_left_out_lm_head(files, "the server", tied=bool(files.config.get("tie_word_embeddings")))
         return [Way(vllm.COMPLETIONS, "tokens", 1, True, _as_they_are, "log-probabilities of the prompt")]
     pieces = pieces_of(files, read)
     ways: dict[tuple[str, str], Way] = {}
@@ -281,10 +282,11 @@ def _apply(
     """What is left to do with the rows that the server gives."""
     if isinstance(read, TokenLogits):
         logits = logits_of(files.config if backbone is None else backbone.config)
-        if native:
-            return logits
         untied = "lm_head.weight" in files.shapes and files.config.get("model_type") not in _TIED
         tied = bool(files.config.get("tie_word_embeddings", not untied))
+        if native:
+            refuse_left_out_lm_head(files, "the server", tied=tied, token_ids=read.token_ids)
+            return logits
         weight, offset = lm_head_rows(files, read.token_ids, tied=tied)
         return lambda hidden: logits(hidden @ weight.T + offset)
     assert isinstance(read, HeadOutputs)

@@ -13,7 +13,7 @@ from typing import Any
 from reward_hub.backends.base import EngineOptions
 from reward_hub.backends.stock_config import stock_config
 from reward_hub.checkpoints.files import CheckpointFiles
-from reward_hub.checkpoints.tensors import lm_head_name
+from reward_hub.checkpoints.tensors import lm_head_name, stored_lm_head
 from reward_hub.errors import CheckpointError, RemoteCodeRefusedError, UnsupportedError, missing_dependency
 from reward_hub.family import Backbone
 from reward_hub.reads import HeadOutputs, Read, TokenLogprobs
@@ -83,6 +83,8 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise CheckpointError(f"{files.id} cannot be loaded as {config.model_type}: {error}") from error
     _check_report(files, report, backbone, read)
+    if isinstance(read, TokenLogprobs):
+        _keep_stored_lm_head(model, files)
     if files.adapter is not None:
         model = _merge_adapter(model, files.adapter, read)
     return model.eval()
@@ -175,6 +177,17 @@ def _stock_state(files: CheckpointFiles, backbone: Backbone | None, read: Read) 
         tensor = files.torch_tensor(name)
         state |= {stock: tensor} if backbone.split is None else backbone.split(stock, tensor)
     return state
+
+
+def _keep_stored_lm_head(model: Any, files: CheckpointFiles) -> None:
+    """Give the model the LM head that the checkpoint holds, where a config that calls it tied left it out."""
+    output, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if output is None or embeddings is None or output.weight is not embeddings.weight:
+        return
+    name = stored_lm_head(files)
+    if name is not None:
+        own = files.torch_tensor(name).to(output.weight.device, output.weight.dtype)
+        output.weight = torch.nn.Parameter(own, requires_grad=False)
 
 
 def _check_report(files: CheckpointFiles, report: dict[str, Any], backbone: Backbone | None, read: Read) -> None:

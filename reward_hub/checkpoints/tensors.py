@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from reward_hub.checkpoints.files import CheckpointFiles
-from reward_hub.errors import CheckpointError
+from reward_hub.errors import CheckpointError, UnsupportedError
 from reward_hub.heads import HIDDEN, Head, TensorSpecs
 from reward_hub.types import Array, Config
+
+# What model classes call their LM head and their input embeddings, under whatever prefix.
+LM_HEADS = ("lm_head.weight", "embed_out.weight", "output_projection.weight")
+EMBEDDINGS = (
+    "embed_tokens.weight",
+    "wte.weight",
+    "word_embeddings.weight",
+    "embed_in.weight",
+    "embeddings.weight",
+    "shared.weight",
+)
+_ROWS = 4096  # read at a time
 
 
 def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:
@@ -61,23 +73,20 @@ def head_weights(files: CheckpointFiles, head: Head) -> dict[str, Array]:
 
 
 def lm_head_name(files: CheckpointFiles, *, tied: bool) -> str:
-    """The tensor that is the LM head; the input embeddings where the two are tied.
+    """The tensor that is the LM head: one of its own where one is stored, else the input embeddings if `tied`.
+
+    A config may call the two tied beside a head of its own (one that was trained, say): the weights decide.
 
     Raises:
         CheckpointError: there is none, or it has another shape than the config says.
     """
-    own = ["lm_head.weight"]
-    embeddings = [
-        "model.embed_tokens.weight",
-        "embed_tokens.weight",
-        "transformer.wte.weight",
-        "gpt_neox.embed_in.weight",
-    ]
-    names = [*embeddings, *own] if tied else [*own, "embed_out.weight"]
-    name = next((name for name in names if name in files.shapes), None)
-    if name is None:
-        raise CheckpointError(f"{files.id} has no LM head ({', '.join(names)}) to read from.", tensor=names[0])
-    expected = (int(files.config.get("vocab_size") or files.shapes[name][0]), hidden_size(files.config))
+    vocabulary = files.config.get("vocab_size") or (files.config.get("text_config") or {}).get("vocab_size")
+    stored = [*_named(files, LM_HEADS), *(_named(files, EMBEDDINGS) if tied else [])]
+    if not stored:
+        wanted = [*LM_HEADS, *(EMBEDDINGS if tied else ())]
+        raise CheckpointError(f"{files.id} has no LM head ({', '.join(wanted)}) to read from.", tensor=wanted[0])
+    name = stored[0]
+    expected = (int(vocabulary or files.shapes[name][0]), hidden_size(files.config))
     if files.shapes[name] != expected:
         raise CheckpointError(
             f"Tensor {name!r} of {files.id} has the shape {list(files.shapes[name])}; the LM head needs "
@@ -87,11 +96,60 @@ def lm_head_name(files: CheckpointFiles, *, tied: bool) -> str:
     return name
 
 
+def _named(files: CheckpointFiles, endings: Sequence[str]) -> list[str]:
+    """The tensors with one of these names under any prefix, the shortest prefix first."""
+    found = [
+        name
+        for name in files.shapes
+        if any(name == ending or name.endswith(f".{ending}") for ending in endings) and "vision" not in name
+    ]
+    return sorted(found, key=lambda name: (name.count("."), name))
+
+
+def stored_lm_head(files: CheckpointFiles, token_ids: Sequence[int] | None = None) -> str | None:
+    """The LM head of its own beside input embeddings that hold other values; of some tokens, or of all.
+
+    A config that calls such a head tied makes engines leave it out.
+    """
+    heads, embeddings = _named(files, LM_HEADS), _named(files, EMBEDDINGS)
+    if not heads or not embeddings:
+        return None
+    head, embedding = heads[0], embeddings[0]
+    if files.shapes[head] != files.shapes[embedding]:
+        return head
+    wanted = range(files.shapes[head][0]) if token_ids is None else token_ids
+    for start in range(0, len(wanted), _ROWS):
+        block = list(wanted[start : start + _ROWS])
+        if not np.array_equal(files.rows(head, block), files.rows(embedding, block)):
+            return head
+    return None
+
+
+def refuse_left_out_lm_head(
+    files: CheckpointFiles, engine: str, *, tied: bool, token_ids: Sequence[int] | None = None
+) -> None:
+    """An engine that goes by its config's `tie_word_embeddings` must not leave a head out that the checkpoint holds.
+
+    Raises:
+        UnsupportedError: it would.
+    """
+    name = stored_lm_head(files, token_ids) if tied else None
+    if name is not None:
+        raise UnsupportedError(
+            f"{files.id} holds an LM head of its own ({name}), which its config.json calls tied to the input "
+            f"embeddings: {engine} would leave it out. Set tie_word_embeddings to false there, or load with "
+            'load_method="transformers".'
+        )
+
+
 def lm_head_rows(files: CheckpointFiles, token_ids: Sequence[int], *, tied: bool) -> tuple[Array, Array]:
     """The LM head's rows of these tokens and their biases, float32."""
     name = lm_head_name(files, tied=tied)
     bias = np.zeros(len(token_ids), np.float32)
-    if "lm_head.bias" in files.shapes:
+    bias_name = f"{name.removesuffix('weight')}bias"
+    if bias_name in files.shapes:
+        bias = files.rows(bias_name, token_ids)
+    elif "lm_head.bias" in files.shapes:
         bias = files.rows("lm_head.bias", token_ids)
     return files.rows(name, token_ids), bias
 
@@ -103,7 +161,8 @@ def hidden_size(config: Config) -> int:
         CheckpointError: config.json does not say it.
     """
     for holder in (config, config.get("text_config") or {}):
-        for key in ("hidden_size", "d_model", "n_embd"):
+        # OPT projects its hidden vectors to the width of its embeddings, where that is another.
+        for key in ("word_embed_proj_dim", "hidden_size", "d_model", "n_embd"):
             if key in holder:
                 return int(holder[key])
     raise CheckpointError("config.json names no hidden_size.")

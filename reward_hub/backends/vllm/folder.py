@@ -14,7 +14,7 @@ from typing import Any
 from reward_hub.backends.vllm.plan import VllmPlan, WeightRules
 from reward_hub.checkpoints.files import TOKENIZER_FILES, CheckpointFiles
 from reward_hub.checkpoints.remote_code import without_code
-from reward_hub.checkpoints.tensors import lm_head_name
+from reward_hub.checkpoints.tensors import lm_head_name, refuse_left_out_lm_head
 from reward_hub.errors import BackendError, CheckpointError
 from reward_hub.family import Backbone
 from reward_hub.reads import Read, TokenLogits
@@ -174,7 +174,9 @@ def check_backbone(files: CheckpointFiles, plan: VllmPlan, backbone: Backbone | 
                 tensor=name,
             )
     if plan.runner == "generate" or plan.needs_tokenizer:
-        lm_head_name(files, tied=bool(files.config.get("tie_word_embeddings", config.tie_word_embeddings)))
+        tied = bool(files.config.get("tie_word_embeddings", config.tie_word_embeddings))
+        lm_head_name(files, tied=tied)
+        refuse_left_out_lm_head(files, "vLLM", tied=tied)
 
 
 def stock_shapes(files: CheckpointFiles, plan: VllmPlan, backbone: Backbone | None) -> dict[str, tuple[int, ...]]:
