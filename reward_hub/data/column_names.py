@@ -85,5 +85,10 @@ class Columns:
 
 
 def listed(record: Mapping[str, Any]) -> str:
-    """The first columns of a row, for messages."""
-    return ", ".join(map(repr, list(record)[:8])) or "none"
+    """The first columns of a row, for messages, and which of them hold nothing."""
+    columns = [f"{name!r} (empty)" if is_empty(value) else repr(name) for name, value in record.items()]
+    return ", ".join(columns[:8]) or "none"
+
+
+def is_empty(value: Any) -> bool:
+    return value is None or (isinstance(value, (str, list, dict)) and not value)

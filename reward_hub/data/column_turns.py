@@ -109,7 +109,3 @@ def shown(value: Any) -> str:
     """A value for messages, cut short."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, (str, list, dict)) and not value)

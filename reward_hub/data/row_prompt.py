@@ -18,6 +18,7 @@ from reward_hub.data.column_names import (
     SYSTEMS,
     TEMPLATE_ARGUMENTS,
     TOOLS,
+    is_empty,
 )
 from reward_hub.data.column_turns import (
     Turns,
@@ -25,7 +26,6 @@ from reward_hub.data.column_turns import (
     begins_with,
     checked_conversation,
     differ,
-    is_empty,
     is_within,
     missing,
     same,

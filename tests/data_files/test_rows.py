@@ -141,6 +141,7 @@ def test_an_empty_response_is_a_response() -> None:
         ({}, "its columns: none"),
         ({"prompt": "x", "text": "y"}, "its columns: 'prompt', 'text'"),
         ({"prompt": "x", "response": None}, "'prompt' and 'response'"),
+        ({"id": 1, "messages": []}, r"its columns: 'id', 'messages' \(empty\)"),
         ({"messages": "hello"}, "'messages' is 'hello'; a list of messages"),
     ],
 )
