@@ -50,6 +50,7 @@ BEHIND: dict[str, dict[str, Any]] = {
     "granitemoe": {"logits_scaling": 0.2, "num_local_experts": 4, "num_experts_per_tok": 2},
     "hyperclovax": {"logits_scaling": 3.0},
     "minicpm3": {
+        "num_key_value_heads": 4,
         "dim_model_base": 8,
         "q_lora_rank": 8,
         "kv_lora_rank": 8,
