@@ -163,8 +163,11 @@ def _pretrained(folder: Path, processor: Any, named: Named) -> Any:
             del vocabulary[pieces[token_id]]
         vocabulary[token] = token_id
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token=pieces[processor.unk_id()]))
-    control = [piece for i, piece in enumerate(pieces) if processor.is_control(i) and piece in vocabulary]
-    backend.add_special_tokens([AddedToken(piece, normalized=False, special=True) for piece in control])
+    # The library never finds these in a text; a template that writes them means the tokens.
+    special = [piece for i, piece in enumerate(pieces) if processor.is_control(i) or processor.is_unknown(i)]
+    backend.add_special_tokens(
+        [AddedToken(piece, normalized=False, special=True) for piece in special if piece in vocabulary]
+    )
     backend.decoder = decoders.Sequence(
         [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
     )

@@ -50,7 +50,7 @@ ORM = "builtin/arithmetic-orm"
         ({"family": "inf-orm", "options": {"separator": "x"}}, "inf-orm has no options"),
         ({"device": "cpu", "device_map": "auto"}, "not both"),
         ({"truncation": "middle"}, "truncation='middle'"),
-        ({"torch_dtype": "int8"}, "no floating-point type"),
+        ({"torch_dtype": "int8"}, "is not a floating-point type"),
         ({"max_length": 0}, "max_length=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"max_batch_tokens": -1}, "max_batch_tokens=-1"),

@@ -215,6 +215,15 @@ def test_the_flags_say_what_stands_around(
     assert (ids, segments) == (first + second, [0] * len(first) + [1] * len(second))
 
 
+def test_a_file_without_any_other_is_read_as_a_llama_s(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(file_of("control pieces"))
+    tokenizer = load_tokenizer(tmp_path)
+    text = "[INST] add <unk> 5[/INST] 8</s>"
+    expected = library_ids(file_of("control pieces"), text, special_of("control pieces"))
+    assert tokenizer.encode(text, add_special_tokens=True) == [1, *expected]
+    assert (tokenizer.bos_token, tokenizer.eos_token_id, tokenizer.unk_token_id) == ("<s>", 2, 0)
+
+
 def test_a_deberta_s_pair_is_read_as_its_class_does(tmp_path: Path) -> None:
     names = {"pad": (0, "[PAD]"), "bos": (1, "[CLS]"), "eos": (2, "[SEP]"), "unk": (3, "[UNK]")}
     options = {f"{name}_id": i for name, (i, _) in names.items()} | {f"{n}_piece": p for n, (_, p) in names.items()}
