@@ -67,6 +67,7 @@ class AutoRM:
         chat_template: Annotated[str | None, FAMILY | SCORER, FILE] = None,
         max_length: Annotated[int | None, FAMILY | JUDGE_VLLM, AtLeast(1)] = None,
         truncation: Annotated[Literal["error", "prompt", "left", "right"], FAMILY] = "error",
+        on_dropped: Annotated[Literal["warn", "error", "ignore"], FAMILY] = "warn",
         batch_size: Annotated[int | None, FAMILY, AtLeast(1)] = None,
         max_batch_tokens: Annotated[int | None, ENGINE, AtLeast(1)] = None,
         aggregation: Annotated[str | AggregationMethod | None, FAMILY | OURS | JUDGE] = None,
@@ -109,6 +110,8 @@ class AutoRM:
             chat_template: a template (Jinja) or its file, in place of the checkpoint's; or the name of one of these.
             max_length: most tokens of a conversation; by default the published limit, else the model's.
             truncation: what becomes of longer ones: "error", "prompt", "left" or "right".
+            on_dropped: what becomes of a conversation of which the chat template leaves something out (a system turn, a
+                thought, tool calls): "warn" (once for each kind), "error" or "ignore". `details["dropped"]` names it.
             batch_size: most conversations of one batch.
             max_batch_tokens: most tokens of one batch.
             aggregation: process models: how step scores become a score ("min", "last", "product", "mean", ... or

@@ -164,39 +164,66 @@ class Family:
         return self.read(setup) if callable(self.read) else self.read
 
     def tokens_of(self, value: Conversation | Pair, setup: Setup) -> TokenInput:
-        """What `encode` makes of a conversation or a pair, nothing of it ignored.
+        """What `encode` makes of a conversation or a pair. Raises as `watched`."""
+        return self.watched(value, setup)[0]
+
+    def watched(self, value: Conversation | Pair, setup: Setup) -> tuple[TokenInput, WatchedTokenizer]:
+        """What `encode` makes of a conversation or a pair, and what it asked the tokenizer for.
 
         Raises:
             InvalidConversationError: it has `tools` or arguments for the chat template, and this family writes its text
                 without them.
         """
-        if not template_arguments(value.prompt):
-            return self.encode(value, setup)
-        tokenizer = _Watched(setup.tokenizer)
+        tokenizer = WatchedTokenizer(setup.tokenizer)
         tokens = self.encode(value, replace(setup, tokenizer=cast("Tokenizer", tokenizer)))
-        if not tokenizer.gave_arguments:
+        if template_arguments(value.prompt) and not any(template_arguments(r.messages) for r in tokenizer.renderings):
             refuse_template_arguments(value.prompt, f"family {self.name} writes the conversation's text itself")
-        return tokens
+        return tokens, tokenizer
 
     def checkpoint(self, model_id: str) -> Checkpoint | None:
         """The published checkpoint of this id, if it is one of the family's."""
         return next((row for row in self.checkpoints if row.id == model_id), None)
 
 
-class _Watched:
-    """A tokenizer that remembers whether a chat template was given what a conversation has for it."""
+@dataclass(frozen=True)
+class Rendering:
+    """What a chat template wrote."""
+
+    messages: tuple[Message, ...]
+    add_generation_prompt: bool
+    text: str
+
+
+class WatchedTokenizer:
+    """A tokenizer that remembers what it rendered and which texts it encoded."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        self.gave_arguments = False
+        self.renderings: list[Rendering] = []
+        self.encoded: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._tokenizer, name)
 
     def render(self, messages: Iterable[Message], *, add_generation_prompt: bool = False) -> str:
-        turns = list(messages)
-        self.gave_arguments |= bool(template_arguments(turns))
-        return self._tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
+        turns = tuple(messages)
+        text = self._tokenizer.render(turns, add_generation_prompt=add_generation_prompt)
+        self.renderings.append(Rendering(turns, add_generation_prompt, text))
+        return text
+
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+        self.encoded.append(text)
+        return self._tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def encode_with_offsets(
+        self, text: str, *, add_special_tokens: bool = False
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        self.encoded.append(text)
+        return self._tokenizer.encode_with_offsets(text, add_special_tokens=add_special_tokens)
+
+    def encode_pair(self, first: str, second: str) -> tuple[list[int], list[int]]:
+        self.encoded += [first, second]
+        return self._tokenizer.encode_pair(first, second)
 
 
 def head_output(outputs: Array, setup: Setup) -> Scored:

@@ -213,6 +213,10 @@ class ScoreDetails:
     tokens_scored: int | None
     truncated: bool = False
     dropped_tokens: int = 0
+    dropped: list[str] | None = None
+    """What of the conversation the chat template, or the family's recipe, leaves out."""
+    read_tokens: list[dict[str, Any]] | None = None
+    """Index, id and text of each position read."""
     family: str | None = None
     backend: str | None = None
     model: str | None = None
@@ -242,12 +246,16 @@ class ScoreDetails:
 def joined_details(parts: Sequence[ScoreDetails]) -> ScoreDetails:
     """The details of several responses to one prompt as one record; `scores` keeps each score."""
     counts = [part.tokens_scored for part in parts]
+    tokens = [token for part in parts for token in part.read_tokens or ()]
+    dropped = [name for part in parts for name in part.dropped or ()]
     return replace(
         parts[0],
         raw_logits=[logit for part in parts for logit in part.raw_logits],
         tokens_scored=None if None in counts else sum(n or 0 for n in counts),
         truncated=any(part.truncated for part in parts),
         dropped_tokens=sum(part.dropped_tokens for part in parts),
+        dropped=None if all(part.dropped is None for part in parts) else list(dict.fromkeys(dropped)),
+        read_tokens=None if any(part.read_tokens is None for part in parts) else tokens,
         scores=[part.score for part in parts],
         step_scores=None,
         step_spans=None,

@@ -7,7 +7,9 @@ token sees it, and the fast kernels stay usable.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -29,6 +31,8 @@ try:
     import transformers
 except ImportError as error:
     raise missing_dependency("torch and transformers", "transformers", "The transformers backend") from error
+
+logger = logging.getLogger(__name__)
 
 # Tokens of one forward pass, padding included. On a CPU matrix products are fastest at 512-2048 rows.
 CPU_BATCH_TOKENS = 2048
@@ -120,6 +124,7 @@ class TransformersBackend(Backend):
                 raise BackendError("The model was closed; load it again.")
             rows = batch_size or self._batch_size
             for batch in _batches(inputs, self._max_batch_tokens, rows, padded=self.pads()):
+                started = time.perf_counter()
                 try:
                     answers = self._forward([inputs[i] for i in batch])
                 except torch.OutOfMemoryError as error:
@@ -131,6 +136,9 @@ class TransformersBackend(Backend):
                     raise BackendError(f"The transformers model failed: {error}") from error
                 for i, answer in zip(batch, answers, strict=True):
                     outputs[i] = answer
+                if logger.isEnabledFor(logging.DEBUG):
+                    longest, seconds = len(inputs[batch[0]].token_ids), time.perf_counter() - started
+                    logger.debug("A batch of %d inputs x %d tokens took %.3f s.", len(batch), longest, seconds)
                 if progress is not None:
                     progress(len(batch))
         return [output for output in outputs if output is not None]

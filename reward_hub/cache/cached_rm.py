@@ -28,7 +28,7 @@ from reward_hub.work import Work, in_thread
 from reward_hub.wrapper_rm import WrapperRM, refuse_own
 
 # Part of every key; raised when keys or entries change their form.
-FORM = 1
+FORM = 2
 
 Key: TypeAlias = str | int
 """An entry's key; for what has none, its place in the call."""

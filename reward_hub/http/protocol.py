@@ -196,6 +196,8 @@ class _Details(pydantic.BaseModel):
     tokens_scored: int | None = None
     truncated: bool = False
     dropped_tokens: int = 0
+    dropped: list[str] | None = None
+    read_tokens: list[dict[str, Any]] | None = None
     family: str | None = None
     backend: str | None = None
     model: str | None = None

@@ -171,6 +171,7 @@ def _start(arguments: Arguments, checkpoint: ResolvedCheckpoint, setup: Setup, c
         backend=backend,
         max_length=limit,
         truncation=arguments["truncation"],
+        on_dropped=arguments["on_dropped"],
         revision=checkpoint.files.revision,
         weights_id=checkpoint.files.fingerprint,
         aggregation=None if aggregation is None else aggregation_name(aggregation),

@@ -203,7 +203,7 @@ class ImplicitRM(BaseRM):
 
     def _fit_to(self, model: LoadedModel, conversation: Conversation) -> Fitted:
         """One model's tokens within the length limit, every response token still among them."""
-        fitted = model.fit(lambda c: self._counted(model, c), conversation, with_other_response)
+        fitted = model.fitted(conversation, with_other_response, lambda tokens: self._counted(model, tokens))
         positions = fitted.tokens.positions
         if positions[0] < 1 or len(set(positions)) < len(positions):
             n = len(fitted.tokens.token_ids) + fitted.dropped
@@ -215,9 +215,8 @@ class ImplicitRM(BaseRM):
             )
         return fitted
 
-    def _counted(self, model: LoadedModel, conversation: Conversation) -> TokenInput:
+    def _counted(self, model: LoadedModel, tokens: TokenInput) -> TokenInput:
         """One model's tokens; what the recipe leaves out is not read."""
-        tokens = model.family.tokens_of(conversation, model.setup)
         leaves_out, strong = self._ratio.leaves_out, self.policy.setup
         if leaves_out is None:
             return tokens
@@ -245,8 +244,9 @@ class ImplicitRM(BaseRM):
         both = [fitted for fitted in (pair.policy, pair.reference) if fitted is not None]
         return replace(
             self.policy.details(score, terms, pair.policy),
-            truncated=any(fitted.dropped > 0 for fitted in both),
+            truncated=any(fitted.truncated for fitted in both),
             dropped_tokens=max(fitted.dropped for fitted in both),
+            dropped=list(dict.fromkeys(name for fitted in both for name in fitted.missing.names)),
             step_scores=steps,
             step_spans=[list(span) for span in spans] if steps is not None and spans is not None else None,
             extra=self._sums(ours, theirs),

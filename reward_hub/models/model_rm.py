@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from reward_hub.backends.base import Backend, require_finite
 from reward_hub.base import BaseRM
 from reward_hub.errors import BackendError, InputTooLongError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
+from reward_hub.models.completeness import NOTHING, Completeness, Missing, OnDropped
 from reward_hub.numerics import aggregate, in_unit_interval
 from reward_hub.reward_model import (
     CallOptions,
@@ -26,7 +28,7 @@ from reward_hub.reward_model import (
     through,
 )
 from reward_hub.truncation import common_prefix, cut_left, cut_right
-from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput
+from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput, joined_details
 from reward_hub.work import Work, in_thread, wait
 
 logger = logging.getLogger(__name__)
@@ -34,10 +36,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Fitted:
-    """An input within the length limit, and how many tokens had to go for that."""
+    """An input within the length limit, how many tokens had to go for that, and what had not become tokens before."""
 
     tokens: TokenInput
     dropped: int = 0
+    missing: Missing = NOTHING
+
+    @property
+    def truncated(self) -> bool:
+        return self.dropped > 0 or self.missing.of_response
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,17 @@ class LoadedModel:
     batch_size: int | None = None
     numerics: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the engine that change numbers by more than rounding: quantization and the like."""
+    on_dropped: OnDropped = "warn"
+
+    @cached_property
+    def completeness(self) -> Completeness:
+        """What encodes for it, and finds what is lost of a conversation on the way."""
+        return Completeness(self.name, self.family, self.setup, self.on_dropped)
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        """Of the tokens that were read so far."""
+        return {}
 
     @property
     def runs_on(self) -> dict[str, Any]:
@@ -90,6 +108,29 @@ class LoadedModel:
             score_range=self.score_range,
             chat_template=getattr(self.setup.tokenizer, "chat_template", None),
         )
+
+    def fitted(
+        self,
+        value: Any,
+        stand_in: Callable[[Any, str], Any],
+        counted: Callable[[TokenInput], TokenInput] = lambda tokens: tokens,
+    ) -> Fitted:
+        """The tokens of a conversation or a pair within the length limit.
+
+        Args:
+            stand_in: as `fit`.
+            counted: the same tokens with those positions that are to be read.
+
+        Raises:
+            InputTooLongError: as `fit`.
+            InvalidConversationError: something of it would be lost, and that is an error (`on_dropped`).
+        """
+        tokens, missing = self.completeness.encode(value)
+
+        def encode(one: Any) -> TokenInput:
+            return counted(tokens if one is value else self.family.tokens_of(one, self.setup))
+
+        return replace(self.fit(encode, value, stand_in), missing=missing)
 
     def fit(self, encode: Callable[[Any], TokenInput], value: Any, stand_in: Callable[[Any, str], Any]) -> Fitted:
         """Encode one value and hold it to the length limit.
@@ -146,13 +187,27 @@ class LoadedModel:
             raw_logits=[float(x) for x in outputs.reshape(-1)],
             normalized_score=in_unit_interval(score, self.score_range, higher_is_better=self.higher_is_better),
             tokens_scored=len(fitted.tokens.token_ids) + len(fitted.tokens.decoder_ids or ()),
-            truncated=fitted.dropped > 0,
+            truncated=fitted.truncated,
             dropped_tokens=fitted.dropped,
+            dropped=list(fitted.missing.names),
+            read_tokens=self.read_tokens(fitted.tokens),
             family=self.family.name,
             backend=self.backend.info.name,
             model=self.name,
             revision=self.revision,
         )
+
+    def read_tokens(self, tokens: TokenInput) -> list[dict[str, Any]]:
+        """Index, id and text of each position that is read."""
+        ids = tokens.token_ids if tokens.decoder_ids is None else tokens.decoder_ids
+        read = []
+        for index in tokens.positions:
+            token_id = ids[index]
+            text = self._texts.get(token_id)
+            if text is None:
+                text = self._texts[token_id] = self.setup.tokenizer.decode([token_id])
+            read.append({"index": index, "id": token_id, "text": text})
+        return read
 
     def fingerprint(self, **more: Any) -> str:
         """A hash over weights, recipe, tokenizer, dtype and every setting that may change a number."""
@@ -239,20 +294,17 @@ class ModelRM(BaseRM):
         steps = [part.score for part in parts]
         score = aggregate(steps, how or self.capabilities.aggregation)
         return replace(
-            parts[-1],
+            joined_details(parts),
             score=score,
             normalized_score=in_unit_interval(score, self.model.score_range, higher_is_better=self.higher_is_better),
-            raw_logits=[logit for part in parts for logit in part.raw_logits],
-            tokens_scored=sum(part.tokens_scored or 0 for part in parts),
-            truncated=any(part.truncated for part in parts),
-            dropped_tokens=sum(part.dropped_tokens for part in parts),
+            scores=None,
             step_scores=steps,
             step_spans=[list(span) for span in conversation.step_spans or ()],
         )
 
     def _fit(self, conversation: Conversation) -> Fitted:
-        setup, family = self.model.setup, self.model.family
-        fitted = self.model.fit(lambda c: family.tokens_of(c, setup), conversation, with_other_response)
+        family = self.model.family
+        fitted = self.model.fitted(conversation, with_other_response)
         steps = conversation.steps
         if family.kind == "process" and steps is not None and family.reads_every_step:
             n = len(fitted.tokens.positions)
@@ -289,11 +341,15 @@ def read_each(
 def _read(model: LoadedModel, inputs: Sequence[TokenInput], options: CallOptions) -> Work[list[Array | Exception]]:
     """The backend's outputs. A batch that fails is read again one by one, so that what is to blame fails alone."""
     backend, size = model.backend, options.batch_size or model.batch_size
+    started = time.perf_counter()
     try:
         together = yield from wait(
             lambda: backend.read(inputs, batch_size=size, progress=options.progress),
             lambda: backend.aread(inputs, batch_size=size, progress=options.progress),
         )
+        n_tokens = sum(len(item.token_ids) for item in inputs)
+        seconds = time.perf_counter() - started
+        logger.debug("%s: read %d inputs of %d tokens in %.3f s.", model.name, len(inputs), n_tokens, seconds)
         return list(together)
     except BackendError as error:
         if options.fail_fast or len(inputs) == 1:

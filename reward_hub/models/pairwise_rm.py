@@ -16,10 +16,11 @@ import numpy as np
 from reward_hub.backends.base import require_finite
 from reward_hub.base import BaseRM
 from reward_hub.errors import InputTooLongError
+from reward_hub.models.completeness import Missing, parts_beside_text
 from reward_hub.models.model_rm import Fitted, LoadedModel, finished, read_each
 from reward_hub.numerics import sigmoid
 from reward_hub.ranking import rank_by_comparing
-from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required, sound
+from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required, sound, through
 from reward_hub.types import Array, Conversation, Message, Pair, ScoreDetails, joined_details
 from reward_hub.work import Work, in_thread
 
@@ -59,7 +60,20 @@ class PairwiseRM(BaseRM):
         """The documented score of one response: how it compares with a fixed one."""
         against = self.model.family.single_against
         assert against is not None
-        return self.comparison_of([Pair(c.prompt, c.response, against) for c in conversations], False, options)
+        check = self.model.completeness
+        # Of the response the text alone is compared.
+        missing = each(conversations, lambda c: check.tell(parts_beside_text(c)), fail_fast=options.fail_fast)
+        pairs = [
+            lost if isinstance(lost, Exception) else Pair(c.prompt, c.response, against)
+            for c, lost in zip(conversations, missing, strict=True)
+        ]
+        results = yield from through(pairs, lambda able: self.comparison_of(able, False, options))
+        return [
+            replace(result, dropped=[*lost.names, *(result.dropped or ())])
+            if isinstance(result, ScoreDetails) and isinstance(lost, Missing)
+            else result
+            for result, lost in zip(results, missing, strict=True)
+        ]
 
     def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         both = both_orders or self.model.family.both_orders
@@ -84,12 +98,13 @@ class PairwiseRM(BaseRM):
         model = self.model
         family, setup, limit = model.family, model.setup, model.max_length
         if family.cut is None or limit is None:
-            return model.fit(lambda p: family.tokens_of(p, setup), pair, lambda p, text: Pair(p.prompt, text, text))
-        n = len(family.tokens_of(pair, setup).token_ids)
+            return model.fitted(pair, lambda p, text: Pair(p.prompt, text, text))
+        tokens, missing = model.completeness.encode(pair)
+        n = len(tokens.token_ids)
         refused = model.truncation == "error"
         cut = family.cut(pair, setup, limit, "right" if refused else model.truncation)
         if cut is not None and len(cut.token_ids) == n:
-            return Fitted(cut)
+            return Fitted(cut, missing=missing)
         if refused or cut is None:
             raise InputTooLongError(
                 f"{n} tokens do not fit into the {limit} of {family.name}, of which prompt and responses have a share "
@@ -102,7 +117,7 @@ class PairwiseRM(BaseRM):
                 max_length=limit,
             )
         logger.warning("A pair of %d tokens was cut to %d (truncation=%r).", n, len(cut.token_ids), model.truncation)
-        return Fitted(cut, n - len(cut.token_ids))
+        return Fitted(cut, n - len(cut.token_ids), missing)
 
     def _details(self, orders: Sequence[Fitted], output: Array) -> ScoreDetails:
         """`raw_logits` holds the number of the order (a, b), as the card gives it."""

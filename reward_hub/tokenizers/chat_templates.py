@@ -137,6 +137,15 @@ def names_in(template: str) -> frozenset[str]:
     return frozenset(value for _, kind, value in environment.lex(template) if kind == "name")
 
 
+@lru_cache(maxsize=64)
+def strings_in(template: str) -> frozenset[str]:
+    """The texts that a template's expressions hold. Raises as `names_in`."""
+    from jinja2 import nodes
+
+    found = _compiled(template).environment.parse(template).find_all(nodes.Const)
+    return frozenset(node.value for node in found if isinstance(node.value, str))
+
+
 def tells_the_date(template: str) -> bool:
     return _CLOCK in names_in(template)
 
