@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from reward_hub.backends.adapters import NotEqualError, apply_adapter
 from reward_hub.backends.base import EngineOptions
 from reward_hub.backends.stock_config import stock_config
 from reward_hub.checkpoints.files import CheckpointFiles
@@ -57,6 +58,19 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
         CheckpointError: it cannot be made of these files.
         RemoteCodeRefusedError: it needs code of its own, which was not allowed.
     """
+    if files.adapter is None:
+        return _load_base(files, read, backbone, options).eval()
+    _refuse_named_modules(files.adapter.fetch())
+    try:
+        model = apply_adapter(_load_base(files, read, backbone, options), files, read, merge=True)
+    except NotEqualError as error:
+        logger.info("The adapter %s is not merged: %s.", files.adapter.id, error)
+        model = apply_adapter(_load_base(files, read, backbone, options), files, read, merge=False)
+    return model.eval()
+
+
+def _load_base(files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions) -> Any:
+    """The model without an adapter."""
     config, make = _config_and_class(files, read, backbone, options)
     # As stored: transformers 5 calls every T5 tied, and would tie one whose own head is missing.
     if isinstance(read, TokenLogprobs) and not files.config.get("tie_word_embeddings", config.tie_word_embeddings):
@@ -85,9 +99,7 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     _check_report(files, report, backbone, read)
     if isinstance(read, TokenLogprobs):
         _keep_stored_lm_head(model, files)
-    if files.adapter is not None:
-        model = _merge_adapter(model, files.adapter, read)
-    return model.eval()
+    return model
 
 
 def _config_and_class(
@@ -239,55 +251,6 @@ def _refuse_named_modules(folder: Path) -> None:
             f"The adapter in {folder} was trained on layers of {stored.get('megatron_core')!r}, a module that it names "
             "itself; adapters over transformers' own layers are read."
         )
-
-
-def _merge_adapter(model: Any, adapter: CheckpointFiles, read: Read) -> Any:
-    """The model with a PEFT adapter's weights merged in."""
-    try:
-        import peft
-    except ImportError as error:
-        raise missing_dependency("peft", "transformers", "A PEFT adapter") from error
-    folder = adapter.fetch()
-    _refuse_named_modules(folder)
-    config = peft.PeftConfig.from_pretrained(str(folder))
-    state = {name: adapter.torch_tensor(name) for name in adapter.tensors if "lora_" in name}
-    # A head of the adapter's own is read from its file; with log-probabilities the model computes the head itself.
-    whole = isinstance(read, TokenLogprobs)
-    others = [
-        name
-        for name in adapter.tensors
-        if "lora_" not in name and (whole or _in_backbone(name) or "embed_tokens" in name)
-    ]
-    if not state or others:
-        raise UnsupportedError(
-            f"The adapter {adapter.id} ({config.peft_type}) changes {', '.join(others[:3]) or 'no LoRA weights'}; LoRA "
-            "adapters with trained heads are read. Merge it into the base model with peft's merge_and_unload."
-        )
-    # Adapters are trained on a model with a head, where the backbone sits under a prefix.
-    prefix = model.base_model_prefix + "."
-    has_prefix = any(name.startswith(prefix) for name in model.state_dict())
-    if has_prefix or not any(name.startswith(prefix) for name in state):
-        prefix = ""
-    state = {f"base_model.model.{name.removeprefix(prefix)}": tensor for name, tensor in state.items()}
-    config.task_type = None
-    config.modules_to_save = None
-    config.inference_mode = True
-    wrapped = peft.PeftModel(model, config)
-    result: Any = peft.set_peft_model_state_dict(wrapped, state)
-    missing = [
-        name for name in wrapped.state_dict() if "lora_" in name and _plain(name) not in {_plain(n) for n in state}
-    ]
-    if missing or getattr(result, "unexpected_keys", None):
-        raise CheckpointError(
-            f"The adapter {adapter.id} does not fit the model: missing {missing[:3]}, "
-            f"left over {list(result.unexpected_keys)[:3]}.",
-            tensor=(missing or list(result.unexpected_keys))[0],
-        )
-    return wrapped.merge_and_unload()
-
-
-def _plain(name: str) -> str:
-    return name.replace(".default", "")
 
 
 def input_device(model: Any) -> torch.device:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +21,8 @@ import numpy as np
 from reward_hub.checkpoints import hub
 from reward_hub.errors import CheckpointError, UnknownModelError, missing_dependency
 from reward_hub.types import Array, Config
+
+logger = logging.getLogger(__name__)
 
 _NUMPY_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8", "I32": "<i4", "U8": "u1"}
 _DTYPE_BYTES = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2}
@@ -98,6 +102,8 @@ class CheckpointFiles:
     repo: hub.HubRepo | None = None
     adapter: CheckpointFiles | None = None
     _pickles: dict[str, dict[str, Any]] = field(default_factory=dict, repr=False)
+    adapted: dict[str, Array] = field(default_factory=dict, repr=False)
+    """Heads as the adapter leaves them, once it is applied."""
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -105,7 +111,7 @@ class CheckpointFiles:
         shapes = {name: info.shape for name, info in self.tensors.items()}
         if self.adapter is not None:
             shapes |= {name: info.shape for name, info in self.adapter.tensors.items() if "lora_" not in name}
-        return shapes
+        return shapes | {name: values.shape for name, values in self.adapted.items()}
 
     def fetch(self, extra: Iterable[str] = ()) -> Path:
         """Download what loading needs: config, tokenizer, the weights in one format, `extra` head files."""
@@ -138,11 +144,19 @@ class CheckpointFiles:
         Raises:
             CheckpointError: it is not there or not of a floating-point type that can be read.
         """
+        if name in self.adapted:
+            return self.adapted[name]
         owner, info = self._find(name)
         return owner._load(info, name, None)
 
+    def read_own(self, name: str) -> Array:
+        """The base's own tensor as float32, whatever an adapter brings."""
+        return self._load(self.tensors[name], name, None)
+
     def rows(self, name: str, indices: Sequence[int]) -> Array:
         """Some rows of a tensor as float32, without reading the rest of it."""
+        if name in self.adapted:
+            return self.adapted[name][list(indices)]
         owner, info = self._find(name)
         return owner._load(info, name, list(indices))
 
@@ -261,7 +275,15 @@ def open_checkpoint(
             raise CheckpointError(
                 f"{model} is an adapter that does not name its base model; give the base and adapter=."
             )
-        files = open_checkpoint(base, head_files=head_files, **access)
+        base_revision = source.json("adapter_config.json").get("revision") if not Path(base).is_dir() else None
+        logger.log(
+            logging.WARNING if Path(base).is_dir() else logging.INFO,
+            "The adapter %s names its base model itself: %s%s is loaded.",
+            model,
+            base,
+            f" at revision {base_revision}" if base_revision else "",
+        )
+        files = open_checkpoint(base, head_files=head_files, revision=base_revision or None, **access)
         files.adapter = _read_adapter(model, source, head_files)
         files.config = _adapted_config(files.config, files.adapter)
         return files
@@ -430,7 +452,9 @@ def _read_adapter(name: str, source: _Source, head_files: Iterable[str]) -> Chec
         raise CheckpointError(f"The adapter {name} holds no adapter_model.safetensors or adapter_model.bin.")
     tensors = {}
     for stored, info in source.tensors(file).items():
-        plain = stored.removeprefix(_ADAPTER_PREFIX)
+        if ".original_module." in stored:
+            continue  # old versions of peft stored the untrained head beside the trained one
+        plain = re.sub(r"\.modules_to_save(\.default)?(?=\.)", "", stored.removeprefix(_ADAPTER_PREFIX))
         tensors[plain] = TensorInfo(info.shape, info.dtype, file, info.start, stored_as=stored)
     return CheckpointFiles(
         id=name,

@@ -106,6 +106,11 @@ def _named(files: CheckpointFiles, endings: Sequence[str]) -> list[str]:
     return sorted(found, key=lambda name: (name.count("."), name))
 
 
+def embeddings_name(files: CheckpointFiles) -> str | None:
+    """The tensor of the input embeddings."""
+    return next(iter(_named(files, EMBEDDINGS)), None)
+
+
 def stored_lm_head(files: CheckpointFiles, token_ids: Sequence[int] | None = None) -> str | None:
     """The LM head of its own beside input embeddings that hold other values; of some tokens, or of all.
 

@@ -1,0 +1,227 @@
+"""A PEFT adapter over a loaded model: applied by PEFT itself, to modules of the names that it was trained on."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.tensors import LM_HEADS, embeddings_name
+from reward_hub.errors import CheckpointError, UnsupportedError, missing_dependency
+from reward_hub.reads import Read, TokenLogits, TokenLogprobs
+
+try:
+    import torch
+except ImportError as error:
+    raise missing_dependency("torch", "transformers", "The transformers backend") from error
+
+logger = logging.getLogger(__name__)
+
+# Hidden vectors or logits of merged weights against those of kept adapters, in standard deviations.
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
+PROBE_TOKENS = 24
+
+
+def apply_adapter(model: Any, files: CheckpointFiles, read: Read, *, merge: bool) -> Any:
+    """The model with the adapter of `files` in it; what it makes of the heads is in `files.adapted` then.
+
+    Args:
+        merge: put the adapter into the weights, which is faster; else it is kept beside them.
+
+    Raises:
+        CheckpointError: the adapter does not fit the model.
+        NotEqualError: merged weights give other numbers; `model` is of no use any more.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise missing_dependency("peft", "transformers", "A PEFT adapter") from error
+    adapter = files.adapter
+    assert adapter is not None
+    config = peft.PeftConfig.from_pretrained(str(adapter.fetch()))
+    if not any("lora_" in name for name in adapter.tensors):
+        raise UnsupportedError(
+            f"The adapter {adapter.id} ({config.peft_type}) holds no LoRA weights; LoRA adapters are read. "
+            "Merge it into the base model with peft's merge_and_unload."
+        )
+    if getattr(config, "ensure_weight_tying", False):
+        raise UnsupportedError(
+            f"The adapter {adapter.id} keeps the LM head tied to the embeddings (ensure_weight_tying); merge it into "
+            "the base model with peft's merge_and_unload."
+        )
+    whole, prefix = _model_of_its_names(model, files, config, read)
+    tensors = {name: i for name, i in adapter.tensors.items() if i.file in adapter.weight_files}
+    if config.target_modules == "all-linear":
+        config.target_modules = sorted({_module_of(name) for name in tensors if ".lora_" in name})
+    config.task_type, config.inference_mode = None, True
+    _untie(whole, files)
+    state = {f"base_model.model.{name}": adapter.torch_tensor(name) for name in tensors}
+    try:
+        wrapped = peft.PeftModel(whole, config)
+        report: Any = peft.set_peft_model_state_dict(wrapped, state)
+    except KeyError as error:
+        raise CheckpointError(
+            f"The adapter {adapter.id} does not hold {error}, which its config says that it trained.",
+            tensor=str(error).strip("'"),
+        ) from error
+    except (ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
+        raise CheckpointError(f"The adapter {adapter.id} does not fit the model: {error}") from error
+    _check_complete(adapter, wrapped, config, report)
+    files.adapted = _heads(wrapped.base_model.model, model, files, read)
+    files.__dict__.pop("shapes", None)
+    if merge and not getattr(model, "is_quantized", False):
+        kept = _probe(model)
+        whole = wrapped.merge_and_unload(safe_merge=True)
+        model = getattr(whole, prefix) if prefix else whole
+        _require_equal(kept, _probe(model), model.dtype)
+        logger.info("The adapter %s is merged into the weights.", adapter.id)
+    else:
+        logger.info("The adapter %s is kept beside the weights.", adapter.id)
+    return model
+
+
+class NotEqualError(Exception):
+    """Merged weights give other numbers than the adapter beside them."""
+
+
+class _Holder(torch.nn.Module):
+    """A backbone and heads under the names of an adapter's keys."""
+
+
+def _model_of_its_names(model: Any, files: CheckpointFiles, config: Any, read: Read) -> tuple[Any, str]:
+    """The model whose modules have the adapter's names, and the name of the loaded one in it."""
+    adapter = files.adapter
+    assert adapter is not None
+    targets = {_module_of(name) for name in adapter.tensors if ".lora_" in name}
+    if isinstance(read, TokenLogprobs) or all(_has(model, name) for name in targets):
+        return model, ""
+    firsts = sorted({name.split(".")[0] for name in targets})
+    prefix = next(
+        (p for p in (model.base_model_prefix, *firsts) if any(_has(model, _below(name, p)) for name in targets)), None
+    )
+    if prefix is None:
+        raise CheckpointError(
+            f"The adapter {adapter.id} does not fit the model: it has no module {min(targets)!r}.", tensor=min(targets)
+        )
+    holder = _Holder()
+    setattr(holder, prefix, model)
+    # Heads that the adapter changes: with LoRA, in full, or as its config says.
+    stored = {name for name in files.shapes if not name.startswith(f"{prefix}.")}
+    named = config.modules_to_save or []
+    touched = {name for name in targets if not name.startswith(f"{prefix}.")}
+    touched |= {_module_of(name) for name in adapter.tensors if ".lora_" not in name and name in stored}
+    touched |= {_module_of(name) for name in stored if any(part in named for part in name.split("."))}
+    for name in sorted(touched):
+        _add_head(holder, name, files)
+    return holder, prefix
+
+
+def _module_of(tensor: str) -> str:
+    return tensor.split(".lora_")[0] if ".lora_" in tensor else tensor.rpartition(".")[0]
+
+
+def _below(name: str, prefix: str) -> str:
+    return name.removeprefix(f"{prefix}.") if name.startswith(f"{prefix}.") else ""
+
+
+def _has(model: Any, name: str) -> bool:
+    try:
+        return bool(name) and model.get_submodule(name) is not None
+    except AttributeError:
+        return False
+
+
+def _add_head(holder: torch.nn.Module, name: str, files: CheckpointFiles) -> None:
+    """A linear layer of the checkpoint's tensors; those that the adapter brings in full are filled in by PEFT."""
+    weight = f"{name}.weight"
+    if weight not in files.shapes and name == "lm_head":
+        weight = embeddings_name(files) or weight  # tied: the embeddings, cloned
+    if weight not in files.shapes or len(files.shapes[weight]) != 2:
+        return
+    owner = holder
+    *parents, last = name.split(".")
+    for parent in parents:
+        if not hasattr(owner, parent):
+            setattr(owner, parent, torch.nn.Module())
+        owner = getattr(owner, parent)
+    bias = f"{name}.bias"
+    width, n_inputs = files.shapes[weight]
+    linear = torch.nn.Linear(n_inputs, width, bias=bias in files.shapes)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(files.read(weight)))
+        if bias in files.shapes:
+            linear.bias.copy_(torch.from_numpy(files.read(bias)))
+    setattr(owner, last, linear)
+
+
+def _untie(whole: Any, files: CheckpointFiles) -> None:
+    """PEFT changes a tied weight for the head and the embeddings at once; training changed one of the two."""
+    if not hasattr(whole, "get_output_embeddings"):
+        return
+    output, embeddings = whole.get_output_embeddings(), whole.get_input_embeddings()
+    if output is not None and output.weight is embeddings.weight:
+        output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+
+
+def _check_complete(adapter: CheckpointFiles, wrapped: Any, config: Any, report: Any) -> None:
+    """Every weight of the adapter has its place, and every place its weight; a head that it trained is in it."""
+    unexpected = list(getattr(report, "unexpected_keys", ()))
+    missing = [name for name in getattr(report, "missing_keys", ()) if ".lora_" in name or ".modules_to_save." in name]
+    for name in config.modules_to_save or ():
+        present = any(name in module.split(".") for module, _ in wrapped.base_model.model.named_modules())
+        if present and not any(name in tensor.split(".") for tensor in adapter.tensors):
+            missing.append(f"{name}.weight")
+    if missing or unexpected:
+        raise CheckpointError(
+            f"The adapter {adapter.id} does not fit the model: missing {missing[:3]}, left over {unexpected[:3]}.",
+            tensor=(missing or unexpected)[0],
+        )
+
+
+def _heads(whole: Any, model: Any, files: CheckpointFiles, read: Read) -> dict[str, Any]:
+    """The heads beside the loaded model as the adapter leaves them, float32."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    adapter = files.adapter
+    assert adapter is not None
+    heads: dict[str, Any] = {}
+    ours = set(map(id, model.modules()))
+    for name, module in whole.named_modules():
+        if id(module) in ours or not isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            continue
+        if isinstance(module, ModulesToSaveWrapper):
+            plain = module.modules_to_save[module.active_adapters[0]]
+        else:
+            merged: Any = copy.deepcopy(module)
+            merged.float().merge(safe_merge=True)
+            plain = merged.get_base_layer()
+        for part, parameter in plain.named_parameters():
+            heads[f"{name}.{part}"] = parameter.detach().float().cpu().numpy()
+    embeddings = embeddings_name(files)
+    tied = not any(name.endswith(LM_HEADS) for name in files.shapes) and "lm_head.weight" not in heads
+    if isinstance(read, TokenLogits) and tied and embeddings in adapter.tensors and embeddings in files.tensors:
+        # PEFT trains a copy of the embeddings; a tied LM head stays what it was.
+        heads["lm_head.weight"] = files.read_own(embeddings)
+    return heads
+
+
+def _probe(model: Any) -> Any:
+    """What the model makes of a few tokens."""
+    size = int(model.get_input_embeddings().weight.shape[0])
+    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    ids = torch.arange(1, PROBE_TOKENS + 1, device=device)[None] * 7919 % size
+    inputs = {"input_ids": ids}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    model.eval()
+    with torch.inference_mode():
+        outputs = model(**inputs)
+    return (outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state).float().cpu()
+
+
+def _require_equal(kept: Any, merged: Any, dtype: Any) -> None:
+    farthest = float((kept - merged).abs().max() / kept.std().clamp_min(1e-12))
+    if not farthest <= TOLERANCE.get(dtype, 1e-4):
+        raise NotEqualError(f"merged weights are {farthest:.2g} standard deviations off")

@@ -1,0 +1,223 @@
+"""An adapter means what PEFT means by it: the scores are those of PEFT's own model, whatever the adapter changes."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from golden_sets import GoldenSet, score_case
+from safetensors.torch import load_file, save_file
+
+from reward_hub import AutoRM, CheckpointError
+from reward_hub.backends import transformers_loading
+from reward_hub.backends.adapters import NotEqualError
+
+peft = pytest.importorskip("peft")
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing:FutureWarning",  # peft on transformers 5
+    "ignore:.*tie_word_embeddings:UserWarning",  # peft, of the very thing that is tested
+    "ignore:Setting `save_embedding_layers`:UserWarning",
+)
+
+CLASSIFIER = GoldenSet("seqcls-qwen2", "own")
+FULL = "model.layers.0.self_attn.q_proj"
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["q_proj", "down_proj"]},
+    "full names": {"target_modules": [FULL, "model.layers.1.mlp.up_proj"]},
+    "regular expression": {"target_modules": r".*\bmodel\.layers\.[\d]+\.(self_attn|mlp)\.(q_proj|v_proj)"},
+    "every linear layer": {"target_modules": "all-linear"},
+    "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+    "layers of a pattern": {"target_modules": ["q_proj"], "layers_to_transform": [0], "layers_pattern": "layers"},
+    "left out": {"target_modules": ["q_proj", "v_proj"], "exclude_modules": [FULL]},
+    "ranks": {"target_modules": ["q_proj", "v_proj"], "rank_pattern": {"q_proj": 2}},
+    "alphas": {"target_modules": ["q_proj", "v_proj"], "alpha_pattern": {FULL: 64, "v_proj": 1}},
+    "rank-stabilised": {"target_modules": ["q_proj"], "use_rslora": True, "rank_pattern": {FULL: 8}},
+    "DoRA": {"target_modules": ["q_proj", "v_proj"], "use_dora": True},
+    "biases": {"target_modules": ["q_proj"], "bias": "all"},
+    "biases of its layers": {"target_modules": ["q_proj"], "bias": "lora_only"},
+    "embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "embeddings in full": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "score"]},
+    "LoRA on the head": {"target_modules": ["q_proj", "score"], "task_type": None},
+    "a norm in full": {"target_modules": ["q_proj"], "modules_to_save": ["norm", "score"]},
+}
+
+
+def train(model: Any, folder: Path, **lora: Any) -> Any:
+    """PEFT's model with random weights wherever the adapter would be trained, saved."""
+    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 8, **lora})
+    wrapped = peft.get_peft_model(model, config)
+    random = torch.Generator().manual_seed(9)
+    with torch.no_grad():
+        for weight in (w for w in wrapped.parameters() if w.requires_grad):
+            weight.copy_(torch.randn(weight.shape, generator=random) * 0.2)
+    wrapped.eval().save_pretrained(folder)
+    return wrapped
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return CLASSIFIER.make(tmp_path / "base")
+
+
+def classifier(base: Path) -> Any:
+    return transformers.AutoModelForSequenceClassification.from_pretrained(base, dtype=torch.float32)
+
+
+def score_by_peft(model: Any, token_ids: list[int]) -> float:
+    model.config.pad_token_id = -1
+    with torch.no_grad():
+        return float(model(input_ids=torch.tensor([token_ids])).logits[0, 0])
+
+
+@pytest.mark.parametrize("merged", [True, False])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_scores_are_those_of_peft(
+    name: str, merged: bool, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = train(classifier(base), tmp_path / "adapter", **{"task_type": "SEQ_CLS", **VARIANTS[name]})
+    if not merged:
+        apply = transformers_loading.apply_adapter
+        monkeypatch.setattr(
+            transformers_loading,
+            "apply_adapter",
+            lambda *args, merge: apply(*args, merge=False),
+        )
+    rm = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="float32")
+    for case in CLASSIFIER.cases[:2]:
+        expected = score_by_peft(model, case["input_ids"])
+        assert rm.score(case["messages"]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_an_adapter_is_kept_where_merged_weights_give_other_numbers(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = train(classifier(base), tmp_path / "adapter", task_type="SEQ_CLS", target_modules=["q_proj"])
+
+    def never_equal(*_: Any) -> None:
+        raise NotEqualError("they differ")
+
+    monkeypatch.setattr("reward_hub.backends.adapters._require_equal", never_equal)
+    rm = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="float32")
+    case = CLASSIFIER.cases[0]
+    assert rm.score(case["messages"]) == pytest.approx(score_by_peft(model, case["input_ids"]), abs=1e-5)
+
+
+@pytest.mark.parametrize("renamed", ["score.modules_to_save.weight", "score.modules_to_save.default.weight"])
+def test_old_names_of_a_trained_head_are_read(renamed: str, base: Path, tmp_path: Path) -> None:
+    model = train(classifier(base), tmp_path / "adapter", task_type="SEQ_CLS", target_modules=["q_proj"])
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    head = tensors.pop("base_model.model.score.weight")
+    untrained = {"base_model.model.score.original_module.weight": torch.zeros_like(head)}
+    save_file({**tensors, **untrained, f"base_model.model.{renamed}": head}, file, metadata={"format": "pt"})
+    rm = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="float32")
+    case = CLASSIFIER.cases[0]
+    assert rm.score(case["messages"]) == pytest.approx(score_by_peft(model, case["input_ids"]), abs=1e-4)
+
+
+@pytest.mark.parametrize("change", ["no head", "a LoRA weight missing", "a weight of no layer", "no such layers"])
+def test_an_adapter_that_does_not_fit_is_an_error(change: str, base: Path, tmp_path: Path) -> None:
+    train(classifier(base), tmp_path / "adapter", task_type="SEQ_CLS", target_modules=["q_proj"])
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    tensors = load_file(file)
+    lora = next(name for name in tensors if "lora_A" in name)
+    if change == "no head":
+        del tensors["base_model.model.score.weight"]
+    elif change == "a LoRA weight missing":
+        del tensors[lora]
+    elif change == "a weight of no layer":
+        tensors[lora.replace("q_proj", "k_proj")] = tensors[lora].clone()
+    else:
+        tensors = {name.replace("self_attn", "attention"): tensor for name, tensor in tensors.items()}
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="adapter"):
+        AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="float32")
+
+
+# Language models
+
+
+LM_VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {"target_modules": ["q_proj", "v_proj"]},
+    "LoRA on the LM head": {"target_modules": ["q_proj", "lm_head"]},
+    "LoRA on the embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "the LM head in full": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "the embeddings in full": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+}
+
+
+def language_model(golden: GoldenSet, folder: Path, *, tied: bool) -> Path:
+    """The set's checkpoint (its policy, of two models), its LM head tied to the embeddings or not."""
+    spec = copy.deepcopy(golden.spec)
+    golden.make(folder, spec)
+    place = folder / "policy" if golden.two_models else folder
+    config = json.loads((place / "config.json").read_text())
+    if tied:
+        file = place / "model.safetensors"
+        tensors = load_file(file)
+        del tensors["lm_head.weight"]
+        save_file(tensors, file, metadata={"format": "pt"})
+    (place / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": tied}))
+    return place
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("name", LM_VARIANTS)
+@pytest.mark.parametrize("slug", ["rlhflow-prm", "dpo-implicit"])
+def test_a_language_models_adapter_is_read_as_peft_reads_it(slug: str, name: str, tied: bool, tmp_path: Path) -> None:
+    golden = GoldenSet(slug, "own")
+    place = language_model(golden, tmp_path / "base", tied=tied)
+    model: Any = transformers.AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    model = train(model, tmp_path / "adapter", task_type="CAUSAL_LM", **LM_VARIANTS[name])
+    # What PEFT makes of it, as one plain model: the LM head and the embeddings each by themselves.
+    whole = model.base_model.model
+    untied = copy.deepcopy(whole)
+    untied.lm_head = copy.deepcopy(untied.lm_head)
+    plain = peft_merged(untied)
+    case = golden.cases[0]
+    with torch.no_grad():
+        ids = torch.arange(1, 40)[None]
+        assert torch.allclose(plain(input_ids=ids).logits, model(input_ids=ids).logits, atol=2e-4)
+    plain.config.tie_word_embeddings = False
+    merged = tmp_path / "merged"
+    shutil.copytree(place, merged)
+    save_file(
+        {n: t.contiguous().clone() for n, t in plain.state_dict().items()},
+        merged / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    config = json.loads((merged / "config.json").read_text())
+    (merged / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": False}))
+
+    def score(folder: Path, **options: Any) -> Any:
+        if golden.two_models:
+            options |= {"reference": str(tmp_path / "base" / "reference"), "beta": 1.0}
+        rm = AutoRM.load(folder, "transformers", family=golden.family, torch_dtype="float32", **options)
+        return score_case(rm, case)[0]
+
+    assert score(place, adapter=str(tmp_path / "adapter")) == pytest.approx(score(merged), abs=1e-3)
+
+
+def peft_merged(whole: Any) -> Any:
+    """PEFT's layers as plain ones, each merged by itself."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(whole.named_modules()):
+        if isinstance(module, (BaseTunerLayer, ModulesToSaveWrapper)):
+            if isinstance(module, ModulesToSaveWrapper):
+                plain = copy.deepcopy(module.modules_to_save["default"])
+            else:
+                alone = copy.deepcopy(module)
+                alone.merge()
+                plain = alone.get_base_layer()
+            parent, _, last = name.rpartition(".")
+            setattr(whole.get_submodule(parent), last, plain)
+    return whole
