@@ -41,7 +41,10 @@ _RESPONSE = "response"
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a conversation: a message's content or another of its keys, or the tools (`place` None)."""
+    """One part of a conversation: a message's content or another of its keys; without a place, the tools.
+
+    What a family writes of a pair's responses has no place either.
+    """
 
     place: int | None
     key: str
@@ -55,7 +58,7 @@ class Part:
     def name(self) -> str:
         """As details have it."""
         if self.place is None:
-            return self.key
+            return "part of the responses" if self.key == _CONTENT else self.key
         where = f"messages[{self.place}]"
         if self.key != _CONTENT:
             return f"{where}.{self.key}"
@@ -259,7 +262,9 @@ def _keys(message: Message) -> list[str]:
 
 def _role(value: Value, place: int) -> str:
     messages = _messages(value)
-    return _RESPONSE if isinstance(value, Conversation) and place == len(messages) - 1 else messages[place].role
+    role = messages[place].role
+    scored = isinstance(value, Conversation) and place == len(messages) - 1 and role == "assistant"
+    return _RESPONSE if scored else role
 
 
 def _parts(value: Value) -> Iterator[Part]:
@@ -284,8 +289,10 @@ def parts_beside_text(conversation: Conversation) -> list[Part]:
 def _content_of(value: Value, message: Message) -> Part:
     """The content of a message that was rendered; one that the family made holds what is scored."""
     messages = _messages(value)
-    place = next((i for i, own in enumerate(messages) if own is message), len(messages) - 1)
-    return Part(place, _CONTENT, _role(value, place))
+    place = next((i for i, own in enumerate(messages) if own is message), None)
+    if place is None and isinstance(value, Conversation):
+        place = len(messages) - 1
+    return Part(place, _CONTENT, _RESPONSE if place is None else _role(value, place))
 
 
 def _shape(value: Value) -> Any:

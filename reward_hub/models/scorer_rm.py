@@ -10,23 +10,43 @@ import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from reward_hub.base import BaseRM
-from reward_hub.encoding import opening_length, refuse_template_arguments
+from reward_hub.encoding import chat_ids, opening_length, read_last, refuse_template_arguments
 from reward_hub.errors import InputTooLongError, RewardHubError, ServerError, UnsupportedError
+from reward_hub.family import Family, Setup, never
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Connection, ServerInput, ServerScore, check_count
 from reward_hub.loops import run_sync
+from reward_hub.models.completeness import Completeness, Missing
 from reward_hub.numerics import sigmoid
+from reward_hub.reads import TokenLogprobs
 from reward_hub.reward_model import CallOptions, Result, gathered
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Conversation, Message, ScoreDetails
+from reward_hub.types import Array, Conversation, Message, Scored, ScoreDetails
 
 logger = logging.getLogger(__name__)
 
 _PROBES = tuple(
     Conversation((Message("user", "What is 2 + 2?"), Message("assistant", text)))
     for text in ("It is 4.", "It is 5, as far as I know.")
+)
+
+
+def _never_scored(outputs: Array, setup: Setup) -> Scored:
+    raise NotImplementedError("the server scores")
+
+
+# What is rendered here for a server that scores.
+_RENDERED = Family(
+    name="the server",
+    kind="outcome",
+    source="",
+    matches=never,
+    encode=lambda conversation, setup: read_last(chat_ids(conversation.messages, setup.tokenizer)),
+    read=TokenLogprobs(),
+    score=_never_scored,
 )
 
 
@@ -41,6 +61,13 @@ class _Route:
     @property
     def renders_here(self) -> bool:
         return self.connection.dialect.takes != "messages" and self.tokenizer is not None
+
+    @cached_property
+    def completeness(self) -> Completeness | None:
+        """What tells of parts that are not rendered; None where the server renders."""
+        if not self.renders_here or self.tokenizer is None:
+            return None
+        return Completeness(self.connection.served.model or self.path, _RENDERED, Setup(self.tokenizer, {}, {}))
 
     def input_of(self, conversation: Conversation) -> ServerInput:
         turns = [message.to_dict() for message in conversation.messages]
@@ -106,18 +133,21 @@ class ScorerRM(BaseRM):
         async with self._route.connection.client.slot():
             try:
                 answer = await self._route.score_of(self._route.input_of(conversation), in_slot=True)
-                return [self._details(answer)]
+                check = self._route.completeness
+                return [self._details(answer, None if check is None else check.encode(conversation)[1])]
             except RewardHubError as error:
                 return [error]
             finally:
                 options.done()
 
-    def _details(self, answer: ServerScore) -> ScoreDetails:
+    def _details(self, answer: ServerScore, missing: Missing | None) -> ScoreDetails:
         return ScoreDetails(
             score=answer.score,
             raw_logits=[answer.score],
             normalized_score=sigmoid(answer.score),
             tokens_scored=answer.n_tokens,
+            truncated=missing is not None and missing.of_response,
+            dropped=None if missing is None else list(missing.names),
             backend="api",
             model=self.name,
             attributes=None if answer.attributes is None else dict(answer.attributes),

@@ -255,6 +255,23 @@ def test_it_is_an_error_where_that_is_wanted(golden_models: GoldenModels) -> Non
         rm.rank(WITH_SYSTEM[:-1], responses=["4", "5"])
 
 
+def test_a_response_that_a_pair_loses_in_part_is_named(golden_models: GoldenModels) -> None:
+    folder = golden_models.checkpoint(GoldenSet("rlhflow-pair-pm", "own"))
+    template = (
+        "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n"
+        "{{ m.content[:60] }}<|eot_id|>{% endfor %}<|start_header_id|>assistant<|end_header_id|>{{ '\\n\\n' }}"
+    )
+    rm = AutoRM.load(str(folder), "transformers", family="rlhflow-pair-pm", chat_template=template)
+    _, details = rm.compare(prompt="?", a="one " * 20, b="two", return_details=True)
+    assert (details["dropped"], details["truncated"]) == (["part of the responses"], True)
+
+
+def test_what_a_documented_score_of_a_pairwise_model_leaves_out_is_named(golden_models: GoldenModels) -> None:
+    rm = golden_models.load(GoldenSet("steamshp", "own"))
+    answered = [PLAIN[0], {**PLAIN[1], "tool_calls": [call("cats")]}]
+    assert rm.score(answered, return_details=True)[1]["dropped"] == ["messages[1].tool_calls"]
+
+
 def test_ignored_parts_are_still_named(golden_models: GoldenModels, caplog: pytest.LogCaptureFixture) -> None:
     rm = loaded(golden_models, on_dropped="ignore")
     _, details = rm.rank(WITH_SYSTEM[:-1], responses=["4", "5"], return_details=True)

@@ -150,6 +150,17 @@ def test_openrlhf_is_sent_the_rendered_text(golden_models: GoldenModels, ending:
     assert len(server.sent[-1].body["query"]) == 1
 
 
+def test_what_is_not_rendered_here_is_named(golden_models: GoldenModels, caplog: pytest.LogCaptureFixture) -> None:
+    folder = golden_models.checkpoint(SEQCLS)
+    named = [{**BATCH[0][0], "name": "Ada"}, *BATCH[0][1:]]
+    with local_server(get_reward) as server:
+        rm = AutoRM.load("rm", "api", api_base=server.address, checkpoint=folder, dialect="openrlhf")
+        (_, details), (_, plain) = rm.score_batch([named, BATCH[0]], return_details=True)
+        rm.close()
+    assert (details["dropped"], plain["dropped"]) == (["messages[0].name"], [])
+    assert "the server, leaves out 'name' (messages[0].name)" in caplog.text
+
+
 def text_of(local: Any, messages: Any) -> str:
     from reward_hub.messages import parse
 
