@@ -33,6 +33,8 @@ from reward_hub.loading.resolve import checked_read, length_limit, resolve, set_
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import AtLeast
 
+_APPLIED = "merged into the weights if a probe at load gives equal outputs, else kept beside them"
+
 
 class AutoRM:
     """Loads any reward model. Not instantiated."""
@@ -166,8 +168,8 @@ class AutoRM:
         Returns:
             A JSON-serialisable dict: model, revision, family, kind, why, head (tensor -> shape), read, template,
             backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype), left_aside (an
-            adapter's files beside a whole model). Of a published judge, which loads without looking at its files,
-            those that its form says; the others are None.
+            adapter's files beside a whole model), adapter (the one that is applied, and how). Of a published judge,
+            which loads without looking at its files, those that its form says; the others are None.
         """
         from reward_hub.loading import judges
         from reward_hub.loading.engine import backends_of
@@ -204,6 +206,7 @@ class AutoRM:
             "parameters": files.n_parameters(),
             "memory_bytes": files.n_bytes(),
             "left_aside": files.left_aside,
+            "adapter": None if files.adapter is None else f"{files.adapter.id}, {_APPLIED}",
         }
 
     @staticmethod

@@ -138,7 +138,7 @@ def describe_load(model: str, form_name: str, options: Mapping[str, Any] | None)
         "read": f"the verdict in its reply ({form.mode} judge)",
         "template": None,
         "backends": ["vllm", "api"],
-        **dict.fromkeys(("max_length", "dtype", "parameters", "memory_bytes", "left_aside")),
+        **dict.fromkeys(("max_length", "dtype", "parameters", "memory_bytes", "left_aside", "adapter")),
     }
 
 

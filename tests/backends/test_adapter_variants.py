@@ -14,7 +14,7 @@ import transformers
 from golden_sets import GoldenSet, score_case
 from safetensors.torch import load_file, save_file
 
-from reward_hub import AutoRM, CheckpointError
+from reward_hub import AutoRM, CheckpointError, UnknownModelError
 from reward_hub.backends import transformers_loading
 from reward_hub.backends.adapters import NotEqualError
 
@@ -221,3 +221,22 @@ def peft_merged(whole: Any) -> Any:
             parent, _, last = name.rpartition(".")
             setattr(whole.get_submodule(parent), last, plain)
     return whole
+
+
+def test_a_base_that_an_adapter_names_is_opened_at_the_revision_it_names(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(classifier(base), tmp_path / "adapter", task_type="SEQ_CLS", target_modules=["q_proj"])
+    file = tmp_path / "adapter" / "adapter_config.json"
+    stored = {**json.loads(file.read_text()), "base_model_name_or_path": "org/base", "revision": "v1.2"}
+    file.write_text(json.dumps(stored))
+    asked = []
+
+    def no_hub(name: str, *, revision: str | None = None, **_: Any) -> Any:
+        asked.append((name, revision))
+        raise UnknownModelError("not here")
+
+    monkeypatch.setattr("reward_hub.checkpoints.hub.resolve", no_hub)
+    with pytest.raises(UnknownModelError):
+        AutoRM.load(tmp_path / "adapter", "transformers")
+    assert asked == [("org/base", "v1.2")]
