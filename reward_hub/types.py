@@ -68,12 +68,12 @@ class Message:
         """The content as text.
 
         Raises:
-            NotImplementedError: it holds media, which a reader of texts would lose.
+            TypeError: it holds media, which a reader of texts would lose.
         """
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
         if self.media:
-            raise NotImplementedError(f"the {self.role}'s message holds {_listed(self.media)}; a text is read here.")
+            raise TypeError(f"the {self.role}'s message holds {_listed(self.media)}; a text is read here.")
         return "".join(part for part in self.content if isinstance(part, str))
 
     @property
