@@ -162,6 +162,7 @@ def _untie(whole: Any, files: CheckpointFiles) -> None:
     output, embeddings = whole.get_output_embeddings(), whole.get_input_embeddings()
     if output is not None and output.weight is embeddings.weight:
         output.weight = torch.nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+        whole.config.tie_word_embeddings = False  # as it is now; PEFT warns where a config says otherwise
 
 
 def _check_complete(adapter: CheckpointFiles, wrapped: Any, config: Any, report: Any) -> None:
