@@ -6,15 +6,19 @@ Weights, connections and keys stay behind. Keys are read from the environment th
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 # What a caller may set on a model afterwards and what then goes with it.
 _PLAIN = (str, int, float, bool, type(None))
-_KEY_NAMES = frozenset({"api_key", "token", "hf_token", "authorization", "password"})
+# Names of secrets, in the singular at the end: not max_tokens, and not the tokens that a tokenizer is told.
+_KEY_NAME = re.compile(r"(^|[-_])(api[-_]?key|key|token|secret|password|authorization)$", re.IGNORECASE)
+_TEXT_TOKEN = re.compile(r"(^|[-_])(bos|eos|pad|unk|sep|cls|mask|stop|step|image|video|audio)[-_]token$", re.IGNORECASE)
+_KEY_VALUE = re.compile(r"(bearer\s+\S+|sk-[\w-]+)\s*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,10 @@ class LoadCall:
         Raises:
             TypeError: an argument, or an attribute that was set since, cannot travel.
         """
-        for name, value in self.arguments.items():
+        changed = self._changed(rm)
+        for name, value in [*self.arguments.items(), *changed.items()]:
             self._check(name, value)
-        state = {**self._changed(rm), **more}
+        state = {**changed, **more}
         return _made_again, (self.function, dict(self.arguments)), state or None
 
     def _check(self, name: str, value: Any) -> None:
@@ -75,7 +80,7 @@ class LoadCall:
                 f"{name}= is an object ({kind}), which does not go to another process; give its name or folder, "
                 "or load the model where it is used."
             )
-        if key := _key_in(value):
+        if key := _key_in({name: value}):
             raise TypeError(
                 f"{name}= holds a key ({key}), and keys are not pickled. Set REWARD_HUB_API_KEY, OPENAI_API_KEY or "
                 "HF_TOKEN in the environment of both processes instead."
@@ -119,12 +124,27 @@ def _absolute(value: Any) -> Any:
 
 
 def _key_in(value: Any) -> str | None:
-    """Where a value holds a key: its name in a mapping, or the credentials of an address."""
+    """Where a value holds a key: its name in a mapping or an address, or what it looks like."""
     if isinstance(value, Mapping):
-        named = (str(name) for name, item in value.items() if item is not None and str(name).lower() in _KEY_NAMES)
+        named = (str(name) for name, item in value.items() if _names_key(str(name)) and _may_be_key(item))
         return next(named, None) or next(filter(None, map(_key_in, value.values())), None)
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, (list, tuple, set, frozenset)):
         return next(filter(None, map(_key_in, value)), None)
-    if isinstance(value, str) and value.startswith(("http://", "https://")) and "@" in urlsplit(value).netloc:
-        return "the credentials of its address"
-    return None
+    if not isinstance(value, str):
+        return None
+    if value.lower().startswith(("http://", "https://")):
+        address = urlsplit(value)
+        if "@" in address.netloc:
+            return "the credentials of its address"
+        return _key_in(dict(parse_qsl(address.query)))
+    return "a value that looks like one" if _KEY_VALUE.fullmatch(value) else None
+
+
+def _names_key(name: str) -> bool:
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)  # accessToken
+    return _KEY_NAME.search(snake) is not None and _TEXT_TOKEN.search(snake) is None
+
+
+def _may_be_key(value: Any) -> bool:
+    """Whether a value can be a secret, under a name of one: no number, no switch, no mapping (which is looked into)."""
+    return value is not None and not isinstance(value, (bool, int, float, Mapping))

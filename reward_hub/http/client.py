@@ -238,9 +238,11 @@ def _quoted(content: bytes) -> str:
 
 
 def shown_address(address: str) -> str:
-    """An address without the user and password that may stand in it."""
+    """An address without the user and password that may stand in it, and without its query, which may hold a key."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         return "..."
-    return str(url.copy_with(username=None, password=None)) if url.userinfo else address
+    if not (url.userinfo or url.query):
+        return address
+    return str(url.copy_with(username=None, password=None, query=None))

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save_file
 from reward_hub import AutoRM, BaseRM, CachedRM, DrSow, EnsembleRM, LLMJudge, calibrate
 from reward_hub.checkpoints import builtin
 from reward_hub.judge import Rubric
+from reward_hub.load_call import LoadCall
 
 KEY = "sk-topsecret"
 ENDPOINT = {"api_base": "http://127.0.0.1:9/v1", "api_key": KEY}
@@ -56,6 +57,36 @@ def test_what_cannot_travel_is_an_error_that_names_it(arguments: dict, said: str
     with pytest.raises(TypeError, match=said) as caught:
         pickle.dumps(LLMJudge("judge", **arguments))
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"api_base": "http://h/v1?api_key=topsecret"},
+        *({"extra_body": {"headers": {name: "topsecret"}}} for name in ("x-api-key", "api-key", "apikey", "X-Secret")),
+        *({"extra_body": {name: "topsecret"}} for name in ("access_token", "provider_key", "apiKey", "accessToken")),
+        {"extra_body": {"args": ["Bearer topsecret"]}},
+        {"extra_body": {"args": ["sk-topsecret"]}},
+    ],
+)
+def test_a_key_under_any_usual_name_is_neither_pickled_nor_shown(arguments: dict) -> None:
+    judge = LLMJudge("judge", rubric="from 1-5", **{"api_base": "http://h/v1", **arguments})
+    assert "topsecret" not in repr(judge)
+    with pytest.raises(TypeError, match="holds a key") as caught:
+        pickle.dumps(judge)
+    assert "topsecret" not in str(caught.value)
+
+
+def test_a_key_as_an_option_of_a_registered_engine_is_not_pickled() -> None:
+    call = LoadCall.of(dict, {"model": "m", "hf_token": "hf_topsecret"}, object.__new__(LLMJudge), keys=("token",))
+    with pytest.raises(TypeError, match="hf_token= holds a key"):
+        call.reduced(object.__new__(LLMJudge))
+
+
+def test_counts_and_tokens_of_text_are_no_keys() -> None:
+    body = {"max_tokens": 5, "n_tokens": 3, "eos_token": "</s>", "return_token": True, "stop": ["sk- or Bearer of"]}
+    judge = LLMJudge("judge", rubric="from 1-5", extra_body=body, **ENDPOINT)
+    assert pickle.loads(pickle.dumps(judge)).fingerprint == judge.fingerprint
 
 
 def test_a_copy_of_a_judge_shares_its_counts() -> None:
