@@ -126,7 +126,7 @@ def _absolute(value: Any) -> Any:
 def _key_in(value: Any) -> str | None:
     """Where a value holds a key: its name in a mapping or an address, or what it looks like."""
     if isinstance(value, Mapping):
-        named = (str(name) for name, item in value.items() if _names_key(str(name)) and _may_be_key(item))
+        named = (str(name) for name, item in value.items() if names_key(str(name)) and _may_be_key(item))
         return next(named, None) or next(filter(None, map(_key_in, value.values())), None)
     if isinstance(value, (list, tuple, set, frozenset)):
         return next(filter(None, map(_key_in, value)), None)
@@ -140,7 +140,8 @@ def _key_in(value: Any) -> str | None:
     return "a value that looks like one" if _KEY_VALUE.fullmatch(value) else None
 
 
-def _names_key(name: str) -> bool:
+def names_key(name: str) -> bool:
+    """Whether what has this name (an argument, a header, a parameter of an address) is a secret."""
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)  # accessToken
     return _KEY_NAME.search(snake) is not None and _TEXT_TOKEN.search(snake) is None
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import operator
+import re
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from typing import TYPE_CHECKING
 
-from reward_hub.errors import CheckpointError, RegistryError, UnknownModelError
+from reward_hub.errors import CheckpointError, RegistryError, RewardHubError, UnknownModelError
 from reward_hub.family import Family
 from reward_hub.plugins import Entry, Registry, did_you_mean, load_point, source_of, walk
 from reward_hub.plugins import nearest as nearest
@@ -20,6 +22,7 @@ BUILTIN_BACKENDS = {
     "transformers": "reward_hub.backends.transformers_engine:TransformersEngine",
     "vllm": "reward_hub.backends.vllm_engine:VllmEngine",
 }
+_TARGET = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 BACKEND_ALIASES = {"hf": "transformers", "openai": "api"}
 
 
@@ -55,8 +58,11 @@ def register_family(family: Family) -> None:
     """Make a family of your own known to `AutoRM.load` in this process.
 
     Raises:
-        RegistryError: the name is taken.
+        RegistryError: it is not a Family, has no name, or its name is taken.
     """
+    if not isinstance(family, Family):
+        raise RegistryError(f"register_family takes a Family, not {type(family).__name__}.")
+    _require_name("family", family.name)
     FAMILIES.register(family.name, family)
 
 
@@ -64,9 +70,17 @@ def register_backend(name: str, target: str) -> None:
     """Make a backend known: `register_backend("sglang", "my_pkg.sglang:Backend")`.
 
     Raises:
-        RegistryError: the name is taken by another target.
+        RegistryError: the name is empty or taken by another target, or the target is not written "module:class".
     """
+    _require_name("backend", name)
+    if not isinstance(target, str) or not _TARGET.fullmatch(target):
+        raise RegistryError(f"The backend {name!r} is {target!r}; write 'module:class'.")
     BACKENDS.register(name, target)
+
+
+def _require_name(kind: str, name: object) -> None:
+    if not isinstance(name, str) or not name.strip():
+        raise RegistryError(f"A {kind} needs a name, not {name!r}.")
 
 
 def families() -> tuple[Family, ...]:
@@ -161,9 +175,20 @@ def backend_class(name: str) -> type[Engine]:
 
     Raises:
         UnknownModelError: there is none.
+        RegistryError: what is registered under it cannot be imported, or is not an engine.
     """
-    module, _, attribute = BACKENDS.get(name).partition(":")
-    loaded: type[Engine] = getattr(importlib.import_module(module), attribute)
+    from reward_hub.backends.base import Engine
+
+    target = BACKENDS.get(name)
+    module, _, attribute = target.partition(":")
+    try:
+        loaded = operator.attrgetter(attribute)(importlib.import_module(module))
+    except RewardHubError:
+        raise
+    except (ImportError, AttributeError) as error:
+        raise RegistryError(f"The backend {name} cannot be imported from {target}: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Engine)):
+        raise RegistryError(f"The backend {name} is {target}, which is not a class of reward_hub.backends.base.Engine.")
     return loaded
 
 

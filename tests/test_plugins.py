@@ -170,6 +170,35 @@ def test_a_backend_registered_here_is_loaded_by_its_name(monkeypatch: pytest.Mon
     assert AutoRM.load(ORM, load_method="twice").score(**CONVERSATION) == 2 * score
 
 
+@pytest.mark.parametrize("target", ["json:Nope", "json:dumps", "no_such_package:Backend"])
+def test_a_broken_backend_is_an_error_where_it_is_asked_for_alone(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    monkeypatch.setattr(registry.BACKENDS, "registered", {})
+    register_backend("bad", target)
+    assert AutoRM.inspect(ORM)["backends"] == ["transformers", "vllm", "api"]
+    assert "The backend bad is left out" in caplog.text
+    with pytest.raises(TypeError, match="Did you mean 'batch_size'"):
+        AutoRM.load(ORM, batchsiz=3)
+    with pytest.raises(RegistryError, match="The backend bad"):
+        AutoRM.load(ORM, load_method="bad")
+
+
+@pytest.mark.parametrize("target", ["json", "json:", ":Backend", "a b:C", 5])
+def test_a_backend_is_registered_as_module_and_class(target: Any) -> None:
+    with pytest.raises(RegistryError, match="write 'module:class'"):
+        register_backend("bad", target)
+
+
+def test_what_is_registered_has_a_name() -> None:
+    with pytest.raises(RegistryError, match="needs a name"):
+        register_backend("", "json:Nope")
+    with pytest.raises(RegistryError, match="needs a name"):
+        registry.register_family(replace(registry.family_named("armorm"), name=""))
+    with pytest.raises(RegistryError, match="takes a Family, not int"):
+        registry.register_family(5)  # type: ignore[arg-type]
+
+
 def test_a_judge_registered_here_is_loaded_by_its_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(published.JUDGES, "registered", {})
     monkeypatch.syspath_prepend(str(PACKAGE.parent))

@@ -28,6 +28,7 @@ from reward_hub.http.sending import (
     Sender,
     retry_after_s,
 )
+from reward_hub.load_call import names_key
 from reward_hub.loops import PerLoop
 
 # Of a reply that is not JSON, so much is quoted.
@@ -238,11 +239,14 @@ def _quoted(content: bytes) -> str:
 
 
 def shown_address(address: str) -> str:
-    """An address without the user and password that may stand in it, and without its query, which may hold a key."""
+    """An address without the user and password that may stand in it, and without the keys of its query."""
     try:
         url = httpx.URL(address)
     except httpx.InvalidURL:
         return "..."
-    if not (url.userinfo or url.query):
+    secrets = [name for name in url.params if names_key(name)]
+    if not (url.userinfo or secrets):
         return address
-    return str(url.copy_with(username=None, password=None, query=None))
+    for name in secrets:
+        url = url.copy_remove_param(name)
+    return str(url.copy_with(username=None, password=None)).removesuffix("?")

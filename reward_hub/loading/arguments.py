@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, ParamSpec, TypeVar, get_args, get_or
 from reward_hub import registry
 from reward_hub.base import BaseRM
 from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
+from reward_hub.errors import RegistryError
 from reward_hub.load_call import LoadCall
 from reward_hub.types import AtLeast
 
@@ -271,7 +272,7 @@ def _options_of_others(engine: str) -> dict[str, str]:
         if name != engine:
             try:
                 suggested = registry.backend_class(name).options_to_suggest()
-            except ImportError:  # not installed: nobody means its options
+            except (ImportError, RegistryError):  # not installed, or broken: nobody means its options
                 continue
             options = dict.fromkeys(suggested, name) | options
     return options

@@ -14,7 +14,7 @@ from reward_hub.backends.base import Engine, EngineOptions
 from reward_hub.backends.http_engine import HttpEngine
 from reward_hub.base import BaseRM
 from reward_hub.checkpoints.files import CheckpointFiles
-from reward_hub.errors import UnsupportedError
+from reward_hub.errors import RegistryError, UnsupportedError
 from reward_hub.family import Setup
 from reward_hub.loading.arguments import ENGINE, Arguments
 from reward_hub.loading.resolve import ResolvedCheckpoint, checked_read, length_limit, resolve, set_up
@@ -237,8 +237,8 @@ def _engines(names: Iterable[str]) -> list[tuple[str, type[Engine]]]:
     for name in names:
         try:
             engines.append((name, registry.backend_class(name)))
-        except ImportError as error:
-            logger.warning("The backend %s cannot be imported: %s", name, error)
+        except (ImportError, RegistryError) as error:
+            logger.warning("The backend %s is left out: %s", name, error)
     return [*engines, ("api", HttpEngine)]
 
 

@@ -77,6 +77,16 @@ def test_a_key_under_any_usual_name_is_neither_pickled_nor_shown(arguments: dict
     assert "topsecret" not in str(caught.value)
 
 
+def test_an_address_is_shown_with_what_is_no_key() -> None:
+    keyed, plain = (
+        LLMJudge("judge", rubric="from 1-5", api_base=f"http://h/v1?{query}")
+        for query in ("version=2&api_key=topsecret", "version=2")
+    )
+    assert "http://h/v1?version=2'" in repr(keyed)
+    assert keyed.fingerprint == plain.fingerprint
+    assert plain.fingerprint != LLMJudge("judge", rubric="from 1-5", api_base="http://h/v1?version=3").fingerprint
+
+
 def test_a_key_as_an_option_of_a_registered_engine_is_not_pickled() -> None:
     call = LoadCall.of(dict, {"model": "m", "hf_token": "hf_topsecret"}, object.__new__(LLMJudge), keys=("token",))
     with pytest.raises(TypeError, match="hf_token= holds a key"):
