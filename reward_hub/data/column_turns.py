@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from reward_hub import messages as border
@@ -58,19 +59,39 @@ def _at(name: str, read: Callable[[], T]) -> T:
 
 
 def agreed(forms: list[tuple[str, Turns]]) -> tuple[str, Turns] | None:
-    """The longest of several forms, of which the others must be turns."""
+    """The longest of several forms, of which the others must be turns, with the keys of all of them."""
     if not forms:
         return None
     longest = max(forms, key=lambda form: len(form[1]))
     for form in forms:
-        if not is_within(form[1], longest[1]):
-            raise differ(form, longest)
+        longest = (longest[0], joined(longest, form))
     return longest
 
 
-def is_within(turns: Turns, others: Turns) -> bool:
-    """Whether messages are some of the others, one after the other."""
-    return any(begins_with(others[start:], turns) for start in range(len(others) - len(turns) + 1))
+def joined(longer: tuple[str, Turns], shorter: tuple[str, Turns]) -> Turns:
+    """The messages of a column with the keys that the same messages have in another one.
+
+    Raises:
+        InvalidConversationError: those of the other are not some of them, one after the other.
+    """
+    turns = with_keys_of(longer[1], shorter[1])
+    if turns is None:
+        raise differ(shorter, longer)
+    return turns
+
+
+def with_keys_of(turns: Turns, others: Turns) -> Turns | None:
+    """Messages with the keys that the same messages have among others; None where the others are not some of them."""
+    places = [start for start in range(len(turns) - len(others) + 1) if begins_with(turns[start:], others)]
+    several = [(*turns[:start], *richer(turns[start:], others)) for start in places]
+    # Where messages repeat, it is not known whose keys they are.
+    return turns if turns in several else several[0] if len(several) == 1 else None
+
+
+def richer(turns: Turns, others: Turns) -> Turns:
+    """Messages that begin with the others, with the keys of both."""
+    first = (replace(turn, extra={**other.extra, **turn.extra}) for turn, other in zip(turns, others, strict=False))
+    return (*first, *turns[len(others) :])
 
 
 def begins_with(turns: Turns, others: Turns) -> bool:
@@ -78,7 +99,14 @@ def begins_with(turns: Turns, others: Turns) -> bool:
 
 
 def same(turn: Message, other: Message) -> bool:
-    return (turn.role, turn.content, turn.tool_calls) == (other.role, other.content, other.tool_calls)
+    """Whether two forms of a message agree: one may have keys that the other lacks, as a plain text lacks them all.
+
+    What the template takes besides is the row's, and compared there.
+    """
+    if (turn.role, turn.content, turn.tool_calls) != (other.role, other.content, other.tool_calls):
+        return False
+    keys, others = turn.without_template_arguments().extra, other.without_template_arguments().extra
+    return all(keys[name] == others[name] for name in keys.keys() & others.keys())
 
 
 def differ(form: tuple[str, Turns], other: tuple[str, Turns]) -> InvalidConversationError:

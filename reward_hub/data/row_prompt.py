@@ -25,14 +25,15 @@ from reward_hub.data.column_turns import (
     agreed,
     begins_with,
     checked_conversation,
-    differ,
-    is_within,
+    joined,
     missing,
+    richer,
     same,
     shown,
     text_turn,
     texts_in,
     turns_of,
+    with_keys_of,
 )
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message
@@ -68,18 +69,13 @@ class RowPrompt:
                     f"computed without it. Put it into the prompt, or leave it out (--ignore-column {name}).",
                     field=name,
                 )
-        return cls(
-            record,
-            agreed(list(_asked(record))),
-            agreed([(name, turns_of(record[name], name)) for name in CONVERSATIONS if not is_empty(record.get(name))]),
-            _system(record),
-            _history(record.get(HISTORY)),
-            _template_arguments(record),
-        )
-
-    def __post_init__(self) -> None:
-        if self.asked is not None and self.whole is not None and not is_within(self.asked[1], self.whole[1]):
-            raise differ(self.asked, self.whole)
+        several = [(name, turns_of(record[name], name)) for name in CONVERSATIONS if not is_empty(record.get(name))]
+        prompts = list(_asked(record))
+        arguments = _all_arguments(_template_arguments(record), [*prompts, *several])
+        asked, whole = agreed(_without_arguments(prompts)), agreed(_without_arguments(several))
+        if asked is not None and whole is not None:
+            whole = (whole[0], joined(whole, asked))
+        return cls(record, asked, whole, _system(record), _history(record.get(HISTORY)), arguments)
 
     @property
     def head(self) -> tuple[str, Turns] | None:
@@ -91,7 +87,7 @@ class RowPrompt:
         if self.head is None and any(turns[0].role in _REPLIERS for turns in responses.values()):
             beside = f"there is no prompt beside {' and '.join(map(repr, responses))}"
             raise missing(self.record, f"{beside}, as of a column 'prompt' or 'messages'")
-        self._require_end_among(responses)
+        responses = self._with_end_of_messages(responses)
         return {
             name: checked_conversation(self.opened(self._joined(name, turns)), name)
             for name, turns in responses.items()
@@ -102,17 +98,19 @@ class RowPrompt:
             return response
         before = self._before()
         if begins_with(response, before):
-            return response
+            return richer(response, before)
         if response[0].role in _REPLIERS or before[-1].role != "user":
             return (*before, *response)
         for column, turns in filter(None, (self.asked, self.whole and (self.whole[0], before))):
-            if not is_within(turns, response):
+            found = with_keys_of(response, turns)
+            if found is None:
                 raise InvalidConversationError(
                     f"{name!r} begins with a message by {response[0].role!r}, as whole conversations do, but "
                     f"{column!r} is not in it: {texts_in(turns)}. Leave {column!r} out (--ignore-column {column}), or "
                     "what stands before the response.",
                     field=name,
                 )
+            response = found
         return response
 
     def _before(self) -> Turns:
@@ -121,17 +119,20 @@ class RowPrompt:
         turns = self.head[1]
         return turns[:-1] if self.whole is not None and turns[-1].role == "assistant" and len(turns) > 1 else turns
 
-    def _require_end_among(self, responses: Mapping[str, Turns]) -> None:
-        """Refuses messages that end with a response which is none of these."""
+    def _with_end_of_messages(self, responses: Mapping[str, Turns]) -> Mapping[str, Turns]:
+        """The responses; what `messages` end with adds its keys to its like, and is refused where there is none."""
         if self.whole is None or self.whole[1][-1].role != "assistant":
-            return
+            return responses
         column, turns = self.whole
-        if not any(same(turns[-1], response[-1]) for response in responses.values()):
+        ended = {name: one for name, one in responses.items() if same(turns[-1], one[-1])}
+        if not ended:
             raise InvalidConversationError(
                 f"{column!r} ends with the response {shown(turns[-1].text)}, which is not "
                 f"{' or '.join(map(repr, responses))}. Leave one of the two out (--ignore-column {column}).",
                 field=column,
             )
+        last = turns[-1:]
+        return {**responses, **{name: (*one[:-1], *richer(one[-1:], last)) for name, one in ended.items()}}
 
     def opened(self, turns: Turns) -> Turns:
         """The messages behind the row's system prompt and history, with what the template takes besides."""
@@ -172,7 +173,7 @@ def _asked(record: Mapping[str, Any]) -> Iterator[tuple[str, Turns]]:
     # What is empty is a prompt only where nothing else is one.
     others = [name for name in (*names, *CONVERSATIONS) if not is_empty(record.get(name))]
     for name in names:
-        if (is_empty(record[name]) and others) or (name == INPUT and INSTRUCTION in names):
+        if (is_empty(record[name]) and others) or (name == INPUT and not is_empty(record.get(INSTRUCTION))):
             continue
         value = record[name]
         if name == INSTRUCTION and not is_empty(record.get(INPUT)):
@@ -209,6 +210,23 @@ def _history(value: Any) -> Turns:
         for role, text in zip(("user", "assistant"), pair, strict=True)
         for turn in text_turn(role, text, HISTORY)
     )
+
+
+def _all_arguments(arguments: dict[str, Any], forms: list[tuple[str, Turns]]) -> dict[str, Any]:
+    """What the template takes besides, in a column of its own or with the messages of one."""
+    for column, (first, *_) in forms:
+        for name in {TOOLS, TEMPLATE_ARGUMENTS} & first.extra.keys():
+            if arguments.setdefault(name, first.extra[name]) != first.extra[name]:
+                raise InvalidConversationError(
+                    f"{name!r} is {shown(arguments[name])}, and a message has others: in {column!r} stands "
+                    f"{shown(first.extra[name])}.",
+                    field=name,
+                )
+    return arguments
+
+
+def _without_arguments(forms: list[tuple[str, Turns]]) -> list[tuple[str, Turns]]:
+    return [(column, tuple(turn.without_template_arguments() for turn in turns)) for column, turns in forms]
 
 
 def _template_arguments(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -446,3 +446,61 @@ def test_two_unlabelled_responses_are_compared_as_the_labelled_ones_are() -> Non
     assert (pair["a"], pair["b"]) == (parse([USER, FOUR]), parse([USER, FIVE]))
     with pytest.raises(InvalidConversationError, match="two pairs"):
         pair_of({"prompt": "2+2?", "a": "4", "b": "5", "chosen": "4", "rejected": "5"})
+
+
+# -- what only one of several forms says -----------------------------------------------------------------------------
+
+WITH_TOOLS = {**USER, "tools": TOOLS}
+REASONED = {**FOUR, "reasoning_content": "Two and two."}
+
+
+@pytest.mark.parametrize(
+    ("record", "messages"),
+    [
+        ({"messages": [WITH_TOOLS], "response": [USER, FOUR]}, [WITH_TOOLS, FOUR]),
+        ({"prompt": [WITH_TOOLS], "messages": [USER, FOUR]}, [WITH_TOOLS, FOUR]),
+        ({"prompt": [WITH_TOOLS], "system": "Be brief.", "response": "4"}, [{**SYSTEM, "tools": TOOLS}, USER, FOUR]),
+        ({"messages": [USER, FOUR], "conversation": [WITH_TOOLS, FOUR]}, [WITH_TOOLS, FOUR]),
+        ({"messages": [WITH_TOOLS, FOUR], "tools": TOOLS}, [WITH_TOOLS, FOUR]),
+        ({"messages": [USER, REASONED], "response": "4"}, [USER, REASONED]),
+        ({"messages": [USER, FOUR], "response": REASONED}, [USER, REASONED]),
+        ({"messages": [USER, REASONED], "conversation": [USER, FOUR]}, [USER, REASONED]),
+        ({"prompt": [{**USER, "name": "Ann"}], "response": [SYSTEM, USER, FOUR]},
+         [SYSTEM, {**USER, "name": "Ann"}, FOUR]),
+        ({"prompt": "2+2?", "messages": [{**USER, "name": "Ann"}], "response": [USER, FOUR]},
+         [{**USER, "name": "Ann"}, FOUR]),
+    ],
+)  # fmt: skip
+def test_what_one_of_several_forms_says_besides_is_kept(record: dict[str, Any], messages: list[dict[str, Any]]) -> None:
+    assert conversation_of(record) == parse(messages)
+
+
+def test_a_pair_keeps_what_the_messages_say_besides() -> None:
+    chosen, rejected = preference_of({"messages": [WITH_TOOLS], "chosen": [USER, FOUR], "rejected": [USER, FIVE]})
+    assert (chosen, rejected) == (parse([WITH_TOOLS, FOUR]), parse([WITH_TOOLS, FIVE]))
+    chosen, rejected = preference_of({"messages": [USER, REASONED], "chosen": "4", "rejected": "5"})
+    assert (chosen, rejected) == (parse([USER, REASONED]), parse([USER, FIVE]))
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"messages": [WITH_TOOLS], "response": [{**USER, "tools": TOOLS * 2}, FOUR]}, "a message has others"),
+        ({"messages": [WITH_TOOLS, FOUR], "conversation": [{**USER, "tools": TOOLS * 2}, FOUR]}, "has others"),
+        ({"prompt": [WITH_TOOLS], "tools": TOOLS * 2, "response": "4"}, "has others: in 'prompt'"),
+        ({"messages": [USER, REASONED], "response": {**FOUR, "reasoning_content": "r"}}, "ends with the response '4'"),
+        ({"messages": [{**USER, "name": "Ann"}, FOUR], "prompt": [{**USER, "name": "Bob"}]}, "do not agree"),
+        # Which of the two questions is Ann's?
+        ({"messages": [USER, FOUR, USER, FOUR], "prompt": [{**USER, "name": "Ann"}]}, "do not agree"),
+    ],
+)
+def test_forms_that_say_different_things_besides_are_refused(record: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidConversationError, match=words):
+        conversation_of(record)
+
+
+def test_an_input_beside_an_empty_instruction_is_a_prompt() -> None:
+    assert conversation_of({"instruction": "", "input": "2+2?", "response": "4"}) == parse([USER, FOUR])
+    for prompt in ({"prompt": "q"}, {"messages": [{"role": "user", "content": "q"}]}):
+        with pytest.raises(InvalidConversationError, match="'input'"):
+            conversation_of({"instruction": "", "input": "x", **prompt, "response": "a"})
