@@ -45,6 +45,7 @@ from reward_hub.reward_model import (
     each,
     failure_among,
     first_failure,
+    gathered,
     in_places,
     label_of,
     required,
@@ -95,6 +96,8 @@ logger = logging.getLogger(__name__)
 _MANY_LINES = 3
 # Conversations that `score_iter` holds at a time: enough to sort by length, little enough to stay in memory.
 ITER_WINDOW = 256
+# Calls of a user's own `ascore` that one call of ours has under way: as many as a client of ours sends requests.
+_ASCORES_AT_A_TIME = 32
 
 
 _OWN = (
@@ -269,6 +272,8 @@ class BaseRM(RewardModel):
         on_error: OnError = "raise",
         return_details: bool = False,
         step_delimiter: str | None = None,
+        step_sep: str | None = None,
+        step_separator: str | None = None,
         aggregation: str | AggregationMethod | None = None,
         aggregation_method: str | AggregationMethod | None = None,
         return_full_prm_result: bool = False,
@@ -282,7 +287,7 @@ class BaseRM(RewardModel):
             return_details=return_details,
             on_error=on_error,
             batch_size=batch_size,
-            step_delimiter=step_delimiter,
+            step_delimiter=one_of("step_delimiter", step_delimiter, step_sep, step_separator),
             aggregation=one_of("aggregation", aggregation, aggregation_method),
             return_full_prm_result=return_full_prm_result,
             tools=tools,
@@ -558,6 +563,8 @@ class BaseRM(RewardModel):
             return awaited(lambda: self.ascore_conversations(conversations, options))
         if "score_conversations" in self._own:
             return in_thread(lambda: self.score_conversations(conversations, options))
+        if "ascore" in self._own and not self._own & {"score", "score_batch", "score_steps"}:
+            return awaited(lambda: self._by_own_ascore(conversations, options))
         return in_thread(lambda: self._by_own_methods(conversations, options))
 
     def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
@@ -672,6 +679,21 @@ class BaseRM(RewardModel):
             finally:
                 options.done()
         return results
+
+    async def _by_own_ascore(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
+        """Scores by `ascore` alone, several at a time in the caller's event loop, so that cancelling reaches them."""
+        places = asyncio.Semaphore(_ASCORES_AT_A_TIME)
+
+        async def one(conversation: Conversation) -> list[Result]:
+            async with places:
+                try:
+                    return [self._own_details(await _call_with(self.ascore, conversation, {}))]
+                except Exception as error:
+                    return [error]
+                finally:
+                    options.done()
+
+        return await gathered([one(c) for c in conversations], [1] * len(conversations), options)
 
     def _by_own_batch(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         ready = each(conversations, self._for_own_batch, fail_fast=options.fail_fast)

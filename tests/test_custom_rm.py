@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from reward_hub import BaseRM, EnsembleRM, InvalidConversationError, UnsupportedError
+from reward_hub import AutoRM, BaseRM, CachedRM, EnsembleRM, InvalidConversationError, UnsupportedError
 from reward_hub.base import AggregationMethod, PRMResult
 from reward_hub.numerics import sigmoid
 
@@ -223,3 +223,81 @@ def test_what_a_score_of_ones_own_would_ignore_is_refused(option):
     assert Whole().score_batch([SHORT]) == [42.0]
     with pytest.raises(UnsupportedError, match="score of its own"):
         Whole().score_batch([SHORT], **option)
+
+
+class SlowRM(BaseRM):
+    """Waits for something else; knows what is under way, and what was cancelled."""
+
+    def __init__(self):
+        super().__init__()
+        self.under_way = self.most_under_way = self.cancelled = 0
+
+    async def ascore(self, messages):
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(60 if messages[-1]["content"] == "for ever" else 0.05)
+            if messages[-1]["content"] == "bad":
+                raise ValueError("bad")
+            return len(messages[-1]["content"]) / 100
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        finally:
+            self.under_way -= 1
+
+
+def said(text):
+    return [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": text}]
+
+
+FOREVER = said("for ever")
+
+
+def test_what_is_awaited_runs_together_and_in_order(tmp_path):
+    batch = [said("a" * n) for n in range(1, 7)]
+    expected = [n / 100 for n in range(1, 7)]
+    rm = SlowRM()
+    assert asyncio.run(rm.ascore_batch(batch)) == rm.score_batch(batch) == expected
+    assert rm.most_under_way == 6
+
+    async def through_a_cache():
+        cached = CachedRM(SlowRM(), cache_dir=tmp_path)
+        conversations = [said("a" * n) for n in range(1, 65)]
+        scores = await asyncio.gather(*(cached.ascore(conversation) for conversation in conversations))
+        assert scores == [n / 100 for n in range(1, 65)]
+        return cached.rm.most_under_way
+
+    assert asyncio.run(through_a_cache()) == 64
+
+
+def test_a_failure_keeps_its_place_or_ends_what_is_awaited():
+    rm = SlowRM()
+    assert rm.score_batch([SHORT, said("bad"), LONG], on_error="none") == [0.1, None, 0.4]
+    with pytest.raises(ValueError, match="bad"):
+        rm.score_batch([FOREVER, said("bad")])
+    assert (rm.cancelled, rm.under_way) == (1, 0)
+
+
+def test_cancelling_reaches_what_is_awaited():
+    async def cancelled(rm):
+        task = asyncio.create_task(rm.ascore(FOREVER))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    rm, other = SlowRM(), SlowRM()
+    asyncio.run(cancelled(EnsembleRM([rm, other])))
+    assert (rm.cancelled, rm.under_way, other.cancelled, other.under_way) == (1, 0, 1, 0)
+
+
+@pytest.mark.parametrize("spelling", ["step_delimiter", "step_sep", "step_separator"])
+def test_a_batch_takes_every_spelling_of_where_to_split(spelling):
+    conversation = said("16 - 3 = 13; 13 + 5 = 18")
+    with AutoRM.load("builtin/arithmetic-prm") as rm:
+        expected = rm.score(conversation, step_delimiter="; ")
+        assert rm.score_batch([conversation], **{spelling: "; "}) == [expected] != rm.score_batch([conversation])
+        assert asyncio.run(rm.ascore_batch([conversation], **{spelling: "; "})) == [expected]
+        with pytest.raises(TypeError, match="step_delimiter"):
+            rm.score_batch([conversation], step_sep="; ", step_delimiter="\n")
