@@ -7,6 +7,7 @@ graded candidates ("best-of-n"), and conversations without a label ("instruction
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ COLUMNS = {
 }
 _GRADES = ("correct", "grades", "grade")
 _CANDIDATE_TEXTS = ("response", "text", "output", "content", "completion")
+# What a candidate says of itself besides its response.
+_OF_CANDIDATE = ("correct", "grade", "answer")
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,8 @@ def candidates_item(record: Mapping[str, Any]) -> Item:
     texts = candidates
     grades, answers = next((record[key] for key in _GRADES if key in record), None), record.get("answers")
     if all(isinstance(candidate, dict) for candidate in candidates):
-        texts = [_candidate_text(candidate, f"{name}[{i}]") for i, candidate in enumerate(candidates)]
-        columns = {key: [candidate.get(key) for candidate in candidates] for key in ("correct", "grade", "answer")}
+        texts = [_candidate_response(candidate, f"{name}[{i}]") for i, candidate in enumerate(candidates)]
+        columns = {key: [candidate.get(key) for candidate in candidates] for key in _OF_CANDIDATE}
         grades = next((columns[key] for key in ("correct", "grade") if None not in columns[key]), grades)
         answers = columns["answer"] if any(answer is not None for answer in columns["answer"]) else answers
     truth: dict[str, Any] = {"grades": _grades(grades, len(candidates))}
@@ -224,12 +227,23 @@ READERS: dict[Form, Reader] = {
 }
 
 
-def _candidate_text(candidate: Mapping[str, Any], place: str) -> Any:
+def _candidate_response(candidate: Mapping[str, Any], place: str) -> Any:
+    """The text of a candidate, or its message where it has a role."""
     # In a table all candidates have the columns of each, null where they had none.
-    name = next((name for name in _CANDIDATE_TEXTS if candidate.get(name) is not None), None)
-    if name is None:
+    given = {name: value for name, value in candidate.items() if value is not None}
+    texts = [(name, given[name]) for name in _CANDIDATE_TEXTS if name in given]
+    for (name, text), (other, another) in itertools.pairwise(texts):
+        if text != another:
+            raise InvalidConversationError(
+                f"{place} has {name!r}, {shown(text)}, and {other!r}, {shown(another)}; leave out one.",
+                field=place,
+            )
+    if "role" in given:
+        own = {name: value for name, value in given.items() if name not in (*_CANDIDATE_TEXTS, *_OF_CANDIDATE)}
+        return [{**own, "content": texts[0][1] if texts else None}]
+    if not texts:
         raise InvalidConversationError(f"{place} has none of {', '.join(map(repr, _CANDIDATE_TEXTS))}.", field=place)
-    return candidate[name]
+    return texts[0][1]
 
 
 def _grades(grades: Any, n: int) -> list[float]:

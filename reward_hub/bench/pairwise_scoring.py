@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reward_hub.bench.item_rows import Scored, error_of, failure, totals
 from reward_hub.bench.items import Item
+from reward_hub.data.column_turns import beyond_text
 from reward_hub.errors import InvalidConversationError, JudgeParseError, RewardHubError
 from reward_hub.ranking import ALL_PAIRS, rank_by_comparing
 from reward_hub.reward_model import CallOptions, Result, required, sound
@@ -40,9 +41,10 @@ def _answers(rm: BaseRM, pairs: Sequence[Pair], *, both_orders: bool) -> list[Re
 
 
 def _not_comparable(item: Item) -> Scored | None:
-    if item.prompt and all(c.messages[-1].content is not None for group in item.conversations.values() for c in group):
+    more = [what for group in item.conversations.values() for c in group if (what := beyond_text(c.messages[-1]))]
+    if item.prompt and not more:
         return None
-    problem = "do not share their prompt" if not item.prompt else "hold one without a text"
+    problem = "do not share their prompt" if not item.prompt else f"hold one that {more[0]}"
     return failure(InvalidConversationError(f"the responses {problem}, so that a pairwise model cannot compare them."))
 
 

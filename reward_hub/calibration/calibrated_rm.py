@@ -22,6 +22,7 @@ from reward_hub.base import BaseRM
 from reward_hub.calibration.fitting import Calibration, CalibrationReport, calibrate_margins, check_plan
 from reward_hub.calibration.maps import Method, map_from_dict
 from reward_hub.calls import ProgressBar
+from reward_hub.data.column_turns import beyond_text
 from reward_hub.data.preferences import PreferencePair, preference_pair
 from reward_hub.errors import CheckpointError, InvalidConversationError, UnsupportedError
 from reward_hub.fingerprints import fingerprint_of
@@ -190,8 +191,9 @@ def _pair_of(pair: Mapping[str, Any] | PreferencePair, place: str) -> Pair:
             )
         pair = preference_pair(pair, place)
     for name, turn in (("chosen", pair.chosen.messages[-1]), ("rejected", pair.rejected.messages[-1])):
-        if turn.tool_calls:
+        more = beyond_text(turn)
+        if more is not None:
             raise InvalidConversationError(
-                f"{pair.place}: {name!r} calls tools, and `compare` takes texts alone.", field=name
+                f"{pair.place}: {name!r} {more}, and `compare` takes texts alone.", field=name
             )
     return Pair(pair.prompt, pair.chosen.response, pair.rejected.response)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from reward_hub import messages as border
-from reward_hub.data.column_names import CONVERSATIONS, listed
+from reward_hub.data.column_names import CONVERSATIONS, is_empty, listed
 from reward_hub.errors import InvalidConversationError
 from reward_hub.types import Conversation, Message
 
@@ -45,6 +45,14 @@ def _with_role(turn: Mapping[str, Any]) -> Mapping[str, Any]:
         raise InvalidConversationError(f"a message is from {turn['from']!r}; known are {', '.join(_FROM)}.")
     rest = {key: value for key, value in turn.items() if key not in ("from", "value")}
     return {"role": _FROM[turn["from"]], "content": turn["value"], **rest}
+
+
+def beyond_text(turn: Message) -> str | None:
+    """What a response says besides its text, in words; None where the text is all of it."""
+    if turn.content is None or turn.tool_calls:
+        return "calls tools"
+    keys = [name for name, value in turn.extra.items() if not is_empty(value)]
+    return f"has {' and '.join(keys)}" if keys else None
 
 
 def checked_conversation(turns: Turns, name: str) -> Conversation:

@@ -22,6 +22,7 @@ from typing import Any
 from reward_hub.data.column_names import LABELLED_PAIR, PAIR, RESPONSES, STEPS
 from reward_hub.data.column_turns import (
     Turns,
+    beyond_text,
     checked_conversation,
     differ,
     missing,
@@ -171,11 +172,12 @@ def texts_of(conversations: Mapping[str, Conversation]) -> tuple[list[dict[str, 
     """The prompt that conversations share, as messages, and the text that answers it in each.
 
     Raises:
-        InvalidConversationError: they have several prompts, or a response calls tools.
+        InvalidConversationError: they have several prompts, or a response is more than its text.
     """
     for name, conversation in conversations.items():
-        if conversation.messages[-1].content is None or conversation.messages[-1].tool_calls:
-            raise InvalidConversationError(f"{name!r} calls tools; texts are compared.", field=name)
+        more = beyond_text(conversation.messages[-1])
+        if more is not None:
+            raise InvalidConversationError(f"{name!r} {more}; texts are compared.", field=name)
     prompt = _shared_prompt(conversations)
     return [turn.to_dict() for turn in prompt], [conversation.response for conversation in conversations.values()]
 

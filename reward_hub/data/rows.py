@@ -211,9 +211,11 @@ def _with_decoded_cells(row: Row) -> Row:
                 return Row(row.number, None, f"column {name!r} is not JSON: {cell[:60]!r}")
         elif name in JSON_OR_TEXT_CELLS:
             record[name] = decoded_cell(cell)
-        elif name in MESSAGES_OR_TEXT_CELLS and cell.startswith("[{"):
-            value = decoded_cell(cell)
-            record[name] = value if _are_messages(value) else cell
+        elif name in MESSAGES_OR_TEXT_CELLS and cell.lstrip().startswith(("[", "{")):
+            value = decoded_cell(cell.strip())
+            # One message is a list of one, which a prompt may be too.
+            turns = [value] if isinstance(value, dict) else value
+            record[name] = turns if _are_messages(turns) else cell
     return Row(row.number, record)
 
 
@@ -225,14 +227,16 @@ def decoded_cell(cell: str) -> Any:
         for decode in (json.loads, ast.literal_eval):
             try:
                 return decode(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError):
+            except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
                 continue
     return cell
 
 
 def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(part, dict) and ("role" in part or {"from", "value"} <= part.keys()) for part in value
+    return (
+        isinstance(value, list)
+        and value != []
+        and all(isinstance(part, dict) and ("role" in part or {"from", "value"} <= part.keys()) for part in value)
     )
 
 

@@ -217,3 +217,29 @@ def test_the_digest_changes_with_anything_that_a_score_or_a_metric_depends_on() 
     digests = {process_item(record | change).digest for change in [{}, *changes]}
     assert len(digests) == 1 + len(changes)
     assert process_item(dict(record)).digest == process_item(record).digest
+
+
+def test_a_candidate_that_is_a_message_is_read_whole() -> None:
+    calls = [{"id": "1", "type": "function", "function": {"name": "add", "arguments": "{}"}}]
+    candidates = [
+        {"role": "assistant", "content": "x", "tool_calls": calls, "correct": True, "answer": "1"},
+        {"role": "assistant", "content": None, "tool_calls": calls, "correct": False},
+        {"role": "assistant", "content": "y", "reasoning_content": "r", "name": None, "correct": False},
+        {"role": "assistant", "text": "z", "correct": False},
+    ]
+    item = candidates_item({"id": 1, "prompt": "p", "candidates": candidates})
+    assert [c.messages[-1].to_dict() for c in item.conversations["candidates"]] == [
+        {"role": "assistant", "content": "x", "tool_calls": calls},
+        {"role": "assistant", "content": None, "tool_calls": calls},
+        {"role": "assistant", "content": "y", "reasoning_content": "r"},
+        {"role": "assistant", "content": "z"},
+    ]
+    assert item.truth == {"grades": [1.0, 0.0, 0.0, 0.0], "answers": ["1", None, None, None]}
+
+
+def test_a_candidate_with_two_texts_is_read_where_they_are_one() -> None:
+    same = {"text": "t", "response": "t", "correct": True}
+    (only,) = candidates_item({"id": 1, "prompt": "p", "candidates": [same]}).conversations["candidates"]
+    assert only.response == "t"
+    with pytest.raises(InvalidConversationError, match=r"candidates\[0\] has 'response', 'other', and 'text', 't'"):
+        candidates_item({"id": 1, "prompt": "p", "candidates": [{**same, "response": "other"}]})

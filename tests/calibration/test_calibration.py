@@ -530,6 +530,10 @@ def test_pairs_come_from_a_file_and_as_messages_too(tmp_path):
             {"prompt": "?", "chosen": [{"role": "assistant", "tool_calls": [{"id": "1"}]}], "rejected": "b"},
             "pair 1: 'chosen' calls tools",
         ),
+        (
+            {"prompt": "?", "chosen": "a", "rejected": {"role": "assistant", "content": "b", "reasoning_content": "r"}},
+            "pair 1: 'rejected' has reasoning_content",
+        ),
     ],
 )
 def test_a_malformed_pair_is_told_by_its_place(pair, problem):

@@ -22,12 +22,13 @@ from hypothesis import strategies as st
 
 from reward_hub import AutoRM, BaseRM
 from reward_hub.bench.items import instruction_item, preference_item, read_items
+from reward_hub.bench.pairwise_scoring import compare_items
 from reward_hub.bench.scoring import score_items
 from reward_hub.calibration.calibrated_rm import preference_pair
 from reward_hub.cli.judge import COMMANDS
 from reward_hub.cli.score import SCORE
 from reward_hub.data.column_names import Columns
-from reward_hub.data.columns import conversation_of, pair_of, preference_of, responses_of, stepwise_of
+from reward_hub.data.columns import conversation_of, pair_of, preference_of, responses_of, stepwise_of, texts_of
 from reward_hub.data.preferences import read_preferences
 from reward_hub.data.row_run import RowCommand, RowRun, run_rows
 from reward_hub.data.rows import Row, read_rows
@@ -504,3 +505,21 @@ def test_an_input_beside_an_empty_instruction_is_a_prompt() -> None:
     for prompt in ({"prompt": "q"}, {"messages": [{"role": "user", "content": "q"}]}):
         with pytest.raises(InvalidConversationError, match="'input'"):
             conversation_of({"instruction": "", "input": "x", **prompt, "response": "a"})
+
+
+@pytest.mark.parametrize("more", [{"reasoning_content": "Two and two."}, {"name": "Ann"}])
+def test_a_response_that_says_more_than_its_text_is_not_compared(more: dict[str, Any]) -> None:
+    (key,) = more
+    pair = pair_of({"prompt": "2+2?", "chosen": {**FOUR, **more}, "rejected": "5"})
+    with pytest.raises(InvalidConversationError, match=f"'chosen' has {key}; texts are compared"):
+        texts_of(pair)
+    with pytest.raises(InvalidConversationError, match=rf"'responses\[1\]' has {key}; texts are compared"):
+        responses_of({"prompt": "2+2?", "responses": ["5", {**FOUR, **more}]})
+    empty = pair_of({"prompt": "2+2?", "chosen": {**FOUR, key: None}, "rejected": "5"})
+    assert texts_of(empty) == ([USER], ["4", "5"])
+
+
+def test_an_item_whose_response_says_more_than_its_text_is_not_compared(rm: BaseRM) -> None:
+    item = preference_item({"id": 1, "prompt": "2+2?", "chosen": REASONED, "rejected": "5"})
+    (scored,) = compare_items(rm, [item])
+    assert "hold one that has reasoning_content" in str(scored)

@@ -189,3 +189,23 @@ def test_responses_must_be_a_list_of_texts(responses: Any) -> None:
 def test_a_million_character_row_is_one_row(tmp_path: Path) -> None:
     path = write(tmp_path, "a.jsonl", json.dumps({"prompt": "x" * 1_000_000, "id": "long"}) + "\n")
     assert [row.id for row in read_rows(path)] == ["long"]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        *(json.dumps([ANSWER]), f" [ {json.dumps(ANSWER)} ]", json.dumps([ANSWER], indent=2), repr([ANSWER])),
+        *(json.dumps(ANSWER), "\n" + json.dumps(ANSWER, indent=2)),
+    ],
+)
+def test_messages_in_a_cell_are_read_however_they_are_spaced(tmp_path: Path, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    (row,) = read_rows(write(tmp_path, "a.csv", f'prompt,response\n2+2?,"{quoted}"\n'))
+    assert conversation_of(row.record).to_dicts() == [QUESTION, ANSWER]
+
+
+@pytest.mark.parametrize("cell", ["[]", "{}", "[1", "{{1}}", "{[]: 1}", '{"sum": 4}', '[{"sum": 4}]', "[4] is it", "{"])
+def test_a_cell_with_brackets_that_holds_no_messages_is_text(tmp_path: Path, cell: str) -> None:
+    quoted = cell.replace('"', '""')
+    (row,) = read_rows(write(tmp_path, "a.csv", f'prompt,response\n2+2?,"{quoted}"\n'))
+    assert row.record == {"prompt": "2+2?", "response": cell}
