@@ -713,6 +713,11 @@ class BaseRM(RewardModel):
     def _by_own_method(self, conversation: Conversation, options: CallOptions) -> ScoreDetails:
         if conversation.steps is not None and "score_steps" in self._own:
             steps = _call_with(self.score_steps, conversation, {"steps": list(conversation.steps)})
+            if len(steps) != len(conversation.steps) or not all(math.isfinite(step) for step in steps):
+                raise BackendError(
+                    f"{label_of(self)}.score_steps gave {steps!r:.200} for {len(conversation.steps)} steps; one finite "
+                    "number each is needed."
+                )
             total = aggregate(steps, options.aggregation or self.capabilities.aggregation)
             return replace(self._own_details(total), step_scores=[float(s) for s in steps])
         if "score" in self._own:

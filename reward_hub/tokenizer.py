@@ -99,6 +99,7 @@ def load_tokenizer(folder: Path, *, chat_template: str | None = None) -> HFToken
         raise CheckpointError(
             f"The tokenizer in {folder} ({type(tokenizer).__name__}) has no fast form; convert it to tokenizer.json."
         )
+    _require_vocabulary(tokenizer, folder)
     follow_class(tokenizer, named, folder)
     return HFTokenizer(tokenizer, chat_template=chat_template)
 
@@ -107,6 +108,16 @@ def _of_sentencepiece(folder: Path, named: Named, chat_template: str | None) -> 
     """The tokenizer of a folder's sentencepiece file, where it has one."""
     name = next((name for name in sentencepiece.FILES if (folder / name).is_file()), None)
     return None if name is None else sentencepiece.load(folder, name, named, chat_template=chat_template)
+
+
+def _require_vocabulary(tokenizer: Any, folder: Path) -> None:
+    """transformers 5 makes a tokenizer of a config alone: it knows its special tokens, and drops every other text."""
+    pieces = set(tokenizer.backend_tokenizer.get_vocab(with_added_tokens=False))
+    if not pieces - set(tokenizer.all_special_tokens) - set(tokenizer.added_tokens_encoder):
+        raise CheckpointError(
+            f"The folder {folder} has no vocabulary: tokenizer.json, a sentencepiece file, or vocab.json with "
+            "merges.txt is needed. Give tokenizer= to take another tokenizer."
+        )
 
 
 @contextmanager

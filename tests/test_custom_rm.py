@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from reward_hub import AutoRM, BaseRM, CachedRM, EnsembleRM, InvalidConversationError, UnsupportedError
+from reward_hub import AutoRM, BackendError, BaseRM, CachedRM, EnsembleRM, InvalidConversationError, UnsupportedError
 from reward_hub.base import AggregationMethod, PRMResult
 from reward_hub.numerics import sigmoid
 
@@ -301,3 +301,16 @@ def test_a_batch_takes_every_spelling_of_where_to_split(spelling):
         assert asyncio.run(rm.ascore_batch([conversation], **{spelling: "; "})) == [expected]
         with pytest.raises(TypeError, match="step_delimiter"):
             rm.score_batch([conversation], step_sep="; ", step_delimiter="\n")
+
+
+@pytest.mark.parametrize("given", [[1.0], [1.0, 2.0, 3.0], [1.0, math.nan]])
+def test_steps_of_ones_own_are_one_finite_number_each(given: list[float]) -> None:
+    class Steps(BaseRM):
+        kind = "process"
+
+        def score_steps(self, messages=None, *, steps=None):
+            return given
+
+    with pytest.raises(BackendError, match="one finite number each is needed"):
+        Steps().score_steps_batch([{"prompt": "q", "steps": ["a", "b"]}])
+    assert Steps().score_steps_batch([{"prompt": "q", "steps": ["a", "b"]}], on_error="none") == [None]

@@ -15,7 +15,13 @@ from reward_hub.backends.base import EngineOptions
 from reward_hub.backends.stock_config import stock_config
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import lm_head_name, stored_lm_head
-from reward_hub.errors import CheckpointError, RemoteCodeRefusedError, UnsupportedError, missing_dependency
+from reward_hub.errors import (
+    CheckpointError,
+    MissingDependencyError,
+    RemoteCodeRefusedError,
+    UnsupportedError,
+    missing_dependency,
+)
 from reward_hub.family import Backbone
 from reward_hub.reads import HeadOutputs, Read, TokenLogprobs
 from reward_hub.tokenizer import quiet_transformers
@@ -60,7 +66,7 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     """
     if files.adapter is None:
         return _load_base(files, read, backbone, options).eval()
-    _refuse_named_modules(files.adapter.fetch())
+    _refuse_what_an_adapter_names(files.adapter.fetch())
     try:
         model = apply_adapter(_load_base(files, read, backbone, options), files, read, merge=True)
     except NotEqualError as error:
@@ -86,7 +92,7 @@ def _load_base(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
         **(options.extra or {}),
     }
     arguments = {name: value for name, value in arguments.items() if value is not None}
-    _refuse_named_modules(files.fetch())
+    _refuse_what_an_adapter_names(files.fetch())
     try:
         with quiet_transformers():
             if not files.is_standard or (backbone is not None and (backbone.rename or backbone.split)):
@@ -94,7 +100,9 @@ def _load_base(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
                 model, report = make(None, state_dict=state, **arguments)
             else:
                 model, report = make(str(files.fetch()), **arguments)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except ImportError as error:
+        raise _missing_package(files, options, error) from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{files.id} cannot be loaded as {config.model_type}: {error}") from error
     _check_report(files, report, backbone, read)
     if isinstance(read, TokenLogprobs):
@@ -107,9 +115,13 @@ def _config_and_class(
 ) -> tuple[Any, Callable[..., Any]]:
     """The config, and what makes a model of it: a stock class, else the checkpoint's own code where that is allowed."""
     stored = files.config if backbone is None else backbone.config
-    known = stored.get("model_type") in transformers.CONFIG_MAPPING
+    model_type = stored.get("model_type")
+    known = isinstance(model_type, str) and model_type in transformers.CONFIG_MAPPING
     if known:
-        config = stock_config(stored)
+        try:
+            config = stock_config(stored)
+        except Exception as error:  # each class checks its fields in its own way
+            raise CheckpointError(f"{files.id}: config.json is not one of {model_type}: {error}") from error
         stock = stock_class(config, read)
         if stock is not None:
             return config, stock.from_pretrained
@@ -131,6 +143,25 @@ def _config_and_class(
     )
 
 
+# What the packages of quantised weights are called, where an error does not say how to get them.
+_PACKAGES = {
+    "bitsandbytes": "bitsandbytes",
+    "gptq": "optimum gptqmodel",
+    "awq": "gptqmodel",
+    "compressed-tensors": "compressed-tensors",
+}
+
+
+def _missing_package(files: CheckpointFiles, options: EngineOptions, error: ImportError) -> MissingDependencyError:
+    """The error for a package that this model needs beside transformers: of its quantisation, or of its attention."""
+    method = str((files.config.get("quantization_config") or {}).get("quant_method", ""))
+    package = _PACKAGES.get(method)
+    if package is None and "flash" in str(options.attn_implementation):
+        package = "flash-attn"
+    command = "" if package is None or "pip install" in str(error) else f" Type: pip install {package}"
+    return MissingDependencyError(f"{files.id} needs a package that is not installed: {error}{command}")
+
+
 def stock_class(config: Any, read: Read) -> Any:
     """The bare backbone's class, or the one with an LM head where the whole vocabulary is read; None: there is none."""
     table: Any = transformers.MODEL_MAPPING
@@ -149,7 +180,10 @@ def _dtype(wanted: Any, config: Any, files: CheckpointFiles) -> Any:
     if wanted in (None, "auto"):
         named = getattr(config, "dtype", None)
         if named is not None:
-            return named if isinstance(named, torch.dtype) else getattr(torch, str(named).removeprefix("torch."))
+            dtype = named if isinstance(named, torch.dtype) else getattr(torch, str(named).removeprefix("torch."), None)
+            if not isinstance(dtype, torch.dtype):
+                raise CheckpointError(f"{files.id}: config.json has dtype {named!r}, which is not one of torch's.")
+            return dtype
         stored = next((i.dtype for i in files.tensors.values() if i.dtype in ("F32", "F16", "BF16")), "F32")
         return {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[stored]
     dtype = getattr(torch, str(wanted).removeprefix("torch."), None)
@@ -238,8 +272,9 @@ def _in_backbone(name: str) -> bool:
     )
 
 
-def _refuse_named_modules(folder: Path) -> None:
-    """PEFT imports the module that an adapter's config calls Megatron's; transformers applies adapters that it finds.
+def _refuse_what_an_adapter_names(folder: Path) -> None:
+    """PEFT imports the module that an adapter's config calls Megatron's, and X-LoRA opens adapters of other places;
+    transformers applies adapters that it finds.
 
     Raises:
         UnsupportedError: the folder holds such an adapter.
@@ -251,6 +286,8 @@ def _refuse_named_modules(folder: Path) -> None:
             f"The adapter in {folder} was trained on layers of {stored.get('megatron_core')!r}, a module that it names "
             "itself; adapters over transformers' own layers are read."
         )
+    if stored.get("peft_type") == "XLORA":
+        raise UnsupportedError(f"The adapter in {folder} (XLORA) is made of further adapters; LoRA adapters are read.")
 
 
 def input_device(model: Any) -> torch.device:

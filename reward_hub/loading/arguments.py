@@ -12,6 +12,7 @@ import copy
 import enum
 import functools
 import inspect
+import numbers
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -95,10 +96,31 @@ class Argument:
 
     def check(self, value: Any) -> None:
         """Raises TypeError for a value that is none."""
+        self._check_type(value)
         if self.choices and value not in self.choices:
             raise TypeError(f"{self.shown(value)}; known: {', '.join(map(repr, self.choices))}.")
         if self.least is not None and value is not None and value < self.least:
             raise TypeError(f"{self.shown(value)}; at least {self.least:g} is needed.")
+
+    def _check_type(self, value: Any) -> None:
+        """A text for a switch would count as yes, and a text for a number fails far from here."""
+        kinds = set(get_args(self.type) or (self.type,))
+        for kind, fits, word in _PLAIN_KINDS:
+            if kind in kinds and not (fits(value) or (value is None and type(None) in kinds)):
+                raise TypeError(f"{self.shown(value)} is {type(value).__name__}; {word} is needed.")
+            if kind in kinds:
+                return
+
+
+def _is_number(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+_PLAIN_KINDS: tuple[tuple[type, Callable[[Any], bool], str], ...] = (
+    (bool, lambda value: isinstance(value, bool), "True or False"),
+    (float, lambda value: _is_number(value, numbers.Real), "a number"),
+    (int, lambda value: _is_number(value, numbers.Integral), "a whole number"),
+)
 
 
 @functools.cache

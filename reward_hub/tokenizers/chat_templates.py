@@ -93,8 +93,6 @@ def rendered(
     Raises:
         InvalidConversationError: the template refuses the conversation, or has no place for an argument.
     """
-    import jinja2
-
     _require_places(template, arguments)
     turns = [_turn(message) for message in messages]
     if "developer" not in template:
@@ -114,13 +112,13 @@ def rendered(
     try:
         try:
             return str(render(messages=turns, **names))
-        except (jinja2.exceptions.TemplateError, TypeError):
+        except Exception:
             # Some templates ask for content that is none, where most expect that there is no content (DeepSeek-V3's).
             contents = [{"content": None, **turn} for turn in turns]
             if contents == turns:
                 raise
             return str(render(messages=contents, **names))
-    except (jinja2.exceptions.TemplateError, TypeError) as error:
+    except Exception as error:  # a template is a program of others, and may fail in any way
         raise InvalidConversationError(
             f"the chat template refuses this conversation: {error}", field="messages"
         ) from error

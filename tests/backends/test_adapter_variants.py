@@ -14,7 +14,7 @@ import transformers
 from golden_sets import GoldenSet, score_case
 from safetensors.torch import load_file, save_file
 
-from reward_hub import AutoRM, CheckpointError, UnknownModelError
+from reward_hub import AutoRM, CheckpointError, UnknownModelError, UnsupportedError
 from reward_hub.backends import transformers_loading
 from reward_hub.backends.adapters import NotEqualError
 
@@ -240,3 +240,14 @@ def test_a_base_that_an_adapter_names_is_opened_at_the_revision_it_names(
     with pytest.raises(UnknownModelError):
         AutoRM.load(tmp_path / "adapter", "transformers")
     assert asked == [("org/base", "v1.2")]
+
+
+def test_an_adapter_that_opens_others_by_their_place_is_refused(golden_models: Any, tmp_path: Path) -> None:
+    base = golden_models.checkpoint(CLASSIFIER)
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    save_file({"base_model.model.x.lora_A.weight": torch.zeros(2, 2)}, folder / "adapter_model.safetensors")
+    config = {"peft_type": "XLORA", "adapters": {"0": str(tmp_path)}, "base_model_name_or_path": str(base)}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(UnsupportedError, match="made of further adapters"):
+        AutoRM.load(base, "transformers", adapter=folder)

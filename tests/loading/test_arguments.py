@@ -96,3 +96,19 @@ def test_every_argument_has_a_reader_and_a_line_in_the_docstring() -> None:
     described = inspect.getdoc(AutoRM.load) or ""
     assert [name for name in named if f"\n    {name}: " not in described] == []
     assert {name for name, row in table.items() if KEY in row.notes} == {"token", "api_key"}
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"trust_remote_code": "false"}, "trust_remote_code='false' is str; True or False is needed"),
+        ({"length_normalize": 1}, "length_normalize=1 is int; True or False is needed"),
+        ({"batch_size": "4"}, "batch_size='4' is str; a whole number is needed"),
+        ({"max_length": 10.5}, "max_length=10.5 is float; a whole number is needed"),
+        ({"max_batch_tokens": True}, "max_batch_tokens=True is bool; a whole number is needed"),
+        ({"beta": "0.1"}, "beta='0.1' is str; a number is needed"),
+    ],
+)
+def test_a_text_is_not_taken_for_a_switch_or_a_number(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        AutoRM.load(ORM, **options)

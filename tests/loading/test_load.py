@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -243,3 +245,42 @@ def test_a_chat_template_that_the_family_does_not_render_is_warned_of(golden_mod
         AutoRM.load(checkpoint, load_method="transformers", chat_template=template)
     told = [record.getMessage() for record in caplog.records if "chat_template= changes nothing" in record.getMessage()]
     assert len(told) == warns
+
+
+def test_a_folder_without_a_vocabulary_is_refused(tmp_path) -> None:
+    # transformers makes a tokenizer of tokenizer_config.json alone, which drops all but special tokens.
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_models.path("arithmetic-orm"), folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match="has no vocabulary"):
+        AutoRM.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("quantization", "package"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "optimum"),
+        ({"quant_method": "awq", "bits": 4}, "gptqmodel"),
+        ({"quant_method": "compressed-tensors", "config_groups": {}}, "compressed-tensors"),
+    ],
+)
+def test_a_missing_package_of_quantised_weights_is_named(tmp_path, quantization, package) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_models.path("arithmetic-orm"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, "quantization_config": quantization}), encoding="utf-8")
+    with pytest.raises(MissingDependencyError, match=f"pip install .*{package}"):
+        AutoRM.load(folder, "transformers")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dtype": {}}, {"dtype": "nothing"}, {"num_hidden_layers": "two"}, {"self": 1, "vocab_size": {}}]
+)
+def test_a_config_that_is_no_config_is_a_checkpoint_error(tmp_path, changes) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(builtin_models.path("arithmetic-orm"), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**config, **changes}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        AutoRM.load(folder, "transformers")

@@ -304,3 +304,21 @@ def test_a_folder_of_more_templates_is_read(tmp_path: Path) -> None:
     (folder / "additional_chat_templates" / "rag.jinja").write_text("rag:{{ messages[0].content }}", encoding="utf-8")
     assert rendered(load_tokenizer(folder), ASKED) == "main:?"
     assert rendered(load_tokenizer(folder, chat_template="rag"), ASKED) == "rag:?"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "{{ m.content.index('q') }}",
+        "{{ 1 // (m.content | length - 1) }}",
+        "{{ m.content.split('')[0] }}",
+        "{{ range(10**9) }}",
+    ],
+)
+def test_a_template_that_breaks_on_a_conversation_refuses_that_one_alone(statement: str) -> None:
+    template = "{% for m in messages %}" + statement + "{{ m.content }}{% endfor %}"
+    rm = AutoRM.load("builtin/arithmetic-orm", chat_template=template)
+    broken = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    with pytest.raises(InvalidConversationError, match="the chat template refuses this conversation"):
+        rm.score(broken)
+    assert rm.score_batch([broken, broken], on_error="none") == [None, None]
