@@ -715,8 +715,8 @@ class BaseRM(RewardModel):
             steps = _call_with(self.score_steps, conversation, {"steps": list(conversation.steps)})
             if len(steps) != len(conversation.steps) or not all(math.isfinite(step) for step in steps):
                 raise BackendError(
-                    f"{label_of(self)} gave {len(steps)} step scores for {len(conversation.steps)} steps, {steps!r:.200}; "
-                    "one finite number each is needed."
+                    f"{label_of(self)} gave {len(steps)} step scores for {len(conversation.steps)} steps, "
+                    f"{steps!r:.200}; one finite number each is needed."
                 )
             total = aggregate(steps, options.aggregation or self.capabilities.aggregation)
             return replace(self._own_details(total), step_scores=[float(s) for s in steps])
