@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pydantic
 
 from reward_hub.errors import InvalidConversationError
-from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair, is_empty
 
 ROLES = ("system", "user", "assistant", "tool", "developer")
 # Names in a chat template that are not for callers to set.
@@ -280,7 +280,7 @@ def _checked_extra(extra: Mapping[str, Any], place: int, index: int | None) -> d
     """A message's other keys; `tools` and `chat_template_kwargs` are the conversation's, and stand in its first one."""
     checked = dict(extra)
     for name in (TOOLS, TEMPLATE_ARGUMENTS):
-        if checked.get(name, ()) in (None, (), [], {}):
+        if is_empty(checked.get(name)):
             checked.pop(name, None)
         elif place > 0:
             where = f"messages[{place}].{name}"
@@ -396,11 +396,13 @@ def prompt_and_responses(conversations: Sequence[Sequence[Any]]) -> tuple[list[A
                 index=index,
                 field="messages",
             )
-        if last.get("tool_calls") or not isinstance(last.get("content"), str):
+        more = [key for key, value in last.items() if key not in ("role", "content") and not is_empty(value)]
+        if more or not isinstance(last.get("content"), str):
+            what = "calls tools" if "tool_calls" in more else f"has {' and '.join(more)}" if more else "is not a text"
             raise InvalidConversationError(
-                "the response calls tools or has parts; texts are compared.",
+                f"the response {what}; texts are compared.",
                 index=index,
-                field=f"messages[{len(turns)}].content",
+                field=f"messages[{len(turns)}].{more[0] if more else 'content'}",
             )
         responses.append(last["content"])
     return prompt, responses

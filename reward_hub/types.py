@@ -16,6 +16,8 @@ Config: TypeAlias = Mapping[str, Any]
 TensorShapes: TypeAlias = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape, for every tensor of a checkpoint."""
 
+# They link a call and its result, and say nothing themselves.
+_LINKS = frozenset({"tool_call_id", "id", "type", "index"})
 TOOLS = "tools"
 TEMPLATE_ARGUMENTS = "chat_template_kwargs"
 
@@ -82,6 +84,12 @@ class Message:
         return tuple(part for part in parts if isinstance(part, Media))
 
     @property
+    def further_keys(self) -> list[str]:
+        """The keys that say something besides role, content, calls, and what the chat template takes."""
+        own = (*_LINKS, TOOLS, TEMPLATE_ARGUMENTS)
+        return [key for key, value in self.extra.items() if key not in own and not is_empty(value)]
+
+    @property
     def template_arguments(self) -> dict[str, Any]:
         """What the chat template is given besides the messages: `tools`, and the entries of `chat_template_kwargs`."""
         tools = {TOOLS: list(self.extra[TOOLS])} if self.extra.get(TOOLS) else {}
@@ -99,6 +107,11 @@ class Message:
         if self.tool_calls:
             message["tool_calls"] = [dict(call) for call in self.tool_calls]
         return message
+
+
+def is_empty(value: object) -> bool:
+    """Whether a key or a column of this value says nothing."""
+    return value is None or (isinstance(value, (str, list, tuple, dict)) and not value)
 
 
 def _listed(media: Iterable[Media]) -> str:

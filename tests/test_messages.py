@@ -185,3 +185,19 @@ def test_the_prompt_of_a_comparison_does_not_end_with_an_answer():
         border.parse_prompt([USER, ASSISTANT])
     with pytest.raises(InvalidConversationError, match="a is NoneType"):
         border.parse_pair(prompt="Hi", a=None, b="")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"reasoning_content": "two and two"}, "has reasoning_content"),
+        ({"tool_calls": [CALL], "name": "bob"}, "calls tools"),
+        ({"content": [{"type": "text", "text": "4"}]}, "is not a text"),
+    ],
+)
+def test_a_response_that_says_more_than_its_text_is_not_compared(more, words) -> None:
+    conversations = [[USER, {**ASSISTANT, "tool_calls": None, "name": ""}], [USER, {**ASSISTANT, **more}]]
+    with pytest.raises(InvalidConversationError, match=f"the response {words}; texts are compared") as error:
+        border.prompt_and_responses(conversations)
+    assert error.value.index == 1
+    assert border.prompt_and_responses(conversations[:1]) == ([USER], ["4"])

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reward_hub.errors import InvalidConversationError
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, is_empty
 
 # A list of messages, with the response or without it.
 CONVERSATIONS = ("messages", "conversation", "conversations")
@@ -16,8 +17,6 @@ PROMPTS = ("prompt", INSTRUCTION, "question", "problem", INPUT)
 # What stands before the prompt.
 SYSTEMS = ("system", "system_prompt")
 HISTORY = "history"
-# What the chat template takes besides the messages.
-TOOLS, TEMPLATE_ARGUMENTS = "tools", "chat_template_kwargs"
 RESPONSES = ("response", "completion")
 LABELLED_PAIR = ("chosen", "rejected")
 PAIR = ("a", "b")
@@ -88,7 +87,3 @@ def listed(record: Mapping[str, Any]) -> str:
     """The first columns of a row, for messages, and which of them hold nothing."""
     columns = [f"{name!r} (empty)" if is_empty(value) else repr(name) for name, value in record.items()]
     return ", ".join(columns[:8]) or "none"
-
-
-def is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, (str, list, dict)) and not value)

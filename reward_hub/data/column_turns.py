@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import Any, TypeAlias, TypeVar
 
 from reward_hub import messages as border
-from reward_hub.data.column_names import CONVERSATIONS, is_empty, listed
+from reward_hub.data.column_names import CONVERSATIONS, listed
 from reward_hub.errors import InvalidConversationError
-from reward_hub.types import Conversation, Message
+from reward_hub.types import Conversation, Message, is_empty
 
 T = TypeVar("T")
 Turns: TypeAlias = tuple[Message, ...]

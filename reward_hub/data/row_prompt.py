@@ -16,9 +16,6 @@ from reward_hub.data.column_names import (
     NOT_READ,
     PROMPTS,
     SYSTEMS,
-    TEMPLATE_ARGUMENTS,
-    TOOLS,
-    is_empty,
 )
 from reward_hub.data.column_turns import (
     Turns,
@@ -36,7 +33,7 @@ from reward_hub.data.column_turns import (
     with_keys_of,
 )
 from reward_hub.errors import InvalidConversationError
-from reward_hub.types import Conversation, Message
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, is_empty
 
 _OPENERS = ("system", "developer")
 _REPLIERS = ("assistant", "tool")

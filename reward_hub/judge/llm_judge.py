@@ -13,6 +13,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal, SupportsIndex, TypeVar, Unpack
@@ -42,6 +43,8 @@ from reward_hub.ranking import rank_by_comparing
 from reward_hub.reward_model import CallOptions, Capabilities, Result, gathered
 from reward_hub.types import AtLeast, Conversation, Kind, Message, Pair, ScoreDetails
 from reward_hub.work import Work, awaited
+
+logger = logging.getLogger(__name__)
 
 TIMEOUT_S = 120.0
 MAX_RETRIES = 4
@@ -185,6 +188,7 @@ class LLMJudge(BaseRM):
         self._judging = Judging(model, self.form, self._plan, chat, max_concurrency=max_concurrency)
         self._details = JudgeDetails(self.form, model, "vllm" if in_process else "api")
         self._positions = PositionTally(model)
+        self._warned: set[str] = set()
         if type(self) is LLMJudge:
             folders = ("model",) if in_process else ()
             self.load_call = LoadCall.of(LLMJudge, given, self, keys=("api_key",), folders=folders, by_name=("engine",))
@@ -321,7 +325,8 @@ class LLMJudge(BaseRM):
         async def one(conversation: Conversation) -> ScoreDetails:
             task = self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
             judgement = await self._judging.judge(task)
-            return self._details.of_score(judgement, conversation, options.aggregation or self._aggregation)
+            details = self._details.of_score(judgement, conversation, options.aggregation or self._aggregation)
+            return replace(details, dropped=self._dropped(conversation.messages))
 
         return await _each(conversations, one, options)
 
@@ -330,7 +335,7 @@ class LLMJudge(BaseRM):
             return super().comparison_of(pairs, both_orders, options)
 
         async def one(pair: Pair) -> ScoreDetails:
-            return self._pair_details(await self._judging.judge(self._pair_task(pair), both_orders=both_orders))
+            return self._pair_details(pair, await self._judging.judge(self._pair_task(pair), both_orders=both_orders))
 
         return awaited(lambda: _each(pairs, one, options))
 
@@ -343,7 +348,8 @@ class LLMJudge(BaseRM):
         if self.mode == "listwise":
 
             async def one(texts: Sequence[str]) -> ScoreDetails:
-                return self._details.of_list(await self._judging.judge(self._task(prompt, tuple(texts))))
+                details = self._details.of_list(await self._judging.judge(self._task(prompt, tuple(texts))))
+                return replace(details, dropped=self._dropped(prompt))
 
             return (yield from awaited(lambda: _each([responses], one, options)))[0]
         return (yield from self._ranking_by_comparing(prompt, responses, options))
@@ -355,7 +361,7 @@ class LLMJudge(BaseRM):
 
         async def one(pair: Pair) -> ScoreDetails:
             judgements.append(await self._judging.judge(self._pair_task(pair)))
-            return self._pair_details(judgements[-1])
+            return self._pair_details(pair, judgements[-1])
 
         def compare(pairs: Sequence[Pair]) -> Work[list[Result]]:
             return awaited(lambda: _each(pairs, one, options))
@@ -369,11 +375,20 @@ class LLMJudge(BaseRM):
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return self._details.of_several(parts)
 
-    def _pair_details(self, judgement: Judgement) -> ScoreDetails:
+    def _pair_details(self, pair: Pair, judgement: Judgement) -> ScoreDetails:
         position = position_of(judgement)
         if position is not None and self.mode == "pairwise":
             self._positions.add(position)
-        return self._details.of_pair(judgement)
+        return replace(self._details.of_pair(judgement), dropped=self._dropped(pair.prompt))
+
+    def _dropped(self, messages: Sequence[Message]) -> list[str] | None:
+        """What the judge is not shown of these messages: it sees their texts and the tool calls."""
+        unseen = [(i, key) for i, message in enumerate(messages) for key in message.further_keys if key != REFERENCE]
+        for _, key in unseen:
+            if key not in self._warned:
+                self._warned.add(key)
+                logger.warning("%s is not shown %r of a message: its verdict does not depend on it.", self.name, key)
+        return [f"messages[{i}].{key}" for i, key in unseen] or None
 
     # -- one judgement -----------------------------------------------------------------------------------------------
 

@@ -26,15 +26,13 @@ import numpy as np
 from reward_hub.errors import CheckpointError, InvalidConversationError, RewardHubError
 from reward_hub.family import Family, Rendering, Setup, WatchedTokenizer
 from reward_hub.tokenizers.chat_templates import strings_in
-from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair, TokenInput
+from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair, TokenInput, is_empty
 
 logger = logging.getLogger(__name__)
 
 OnDropped: TypeAlias = Literal["warn", "error", "ignore"]
 Value: TypeAlias = Conversation | Pair
 
-# They link a call and its result, and say nothing themselves.
-_LINKS = frozenset({"tool_call_id", "id", "type", "index"})
 _CONTENT, _CALLS = "content", "tool_calls"
 _RESPONSE = "response"
 
@@ -250,16 +248,6 @@ def _messages(value: Value) -> tuple[Message, ...]:
     return value.messages if isinstance(value, Conversation) else value.prompt
 
 
-def _is_empty(value: Any) -> bool:
-    return value is None or (isinstance(value, (str, list, tuple, dict)) and not value)
-
-
-def _keys(message: Message) -> list[str]:
-    """The keys of a message that say something, besides role, content and calls."""
-    own = (*_LINKS, TOOLS, TEMPLATE_ARGUMENTS)
-    return [key for key, value in message.extra.items() if key not in own and not _is_empty(value)]
-
-
 def _role(value: Value, place: int) -> str:
     messages = _messages(value)
     role = messages[place].role
@@ -274,7 +262,7 @@ def _parts(value: Value) -> Iterator[Part]:
             yield Part(place, _CONTENT, role)
         if message.tool_calls:
             yield Part(place, _CALLS, role)
-        for key in _keys(message):
+        for key in message.further_keys:
             yield Part(place, key, role, has_words=isinstance(message.extra[key], str))
         if message.extra.get(TOOLS):
             yield Part(None, TOOLS)
@@ -304,7 +292,7 @@ def _shape(value: Value) -> Any:
             turn = (*turn, tuple(tuple(call.get("function") or call) for call in message.tool_calls))
         if message.extra:
             switches = repr(message.extra.get(TEMPLATE_ARGUMENTS))
-            turn = (*turn, switches, *((key, type(said)) for key, said in message.extra.items() if not _is_empty(said)))
+            turn = (*turn, switches, *((key, type(said)) for key, said in message.extra.items() if not is_empty(said)))
         turns.append(turn)
     return type(value), tuple(turns)
 

@@ -231,8 +231,8 @@ class LoadedModel:
         return f"{self.family.name}-{digest}"
 
 
-class ModelRM(BaseRM):
-    """A reward model that scores: one conversation in, one number (or one a step) out."""
+class LoadedRM(BaseRM):
+    """A reward model over one loaded model: what it is called, where it runs, what tells it from others."""
 
     def __init__(self, model: LoadedModel) -> None:
         self.model = model
@@ -256,6 +256,10 @@ class ModelRM(BaseRM):
     @property
     def runs_on(self) -> Mapping[str, Any]:
         return self.model.runs_on
+
+
+class ModelRM(LoadedRM):
+    """A reward model that scores: one conversation in, one number (or one a step) out."""
 
     @property
     def capabilities(self) -> Capabilities:

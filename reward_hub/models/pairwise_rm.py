@@ -7,17 +7,15 @@ for no pairwise model is free of a bias for one place (see `ranking`).
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from reward_hub.backends.base import require_finite
-from reward_hub.base import BaseRM
 from reward_hub.errors import InputTooLongError
 from reward_hub.models.completeness import Missing, parts_beside_text
-from reward_hub.models.model_rm import Fitted, LoadedModel, finished, read_each
+from reward_hub.models.model_rm import Fitted, LoadedRM, finished, read_each
 from reward_hub.numerics import sigmoid
 from reward_hub.ranking import rank_by_comparing
 from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required, sound, through
@@ -27,29 +25,8 @@ from reward_hub.work import Work, in_thread
 logger = logging.getLogger(__name__)
 
 
-class PairwiseRM(BaseRM):
+class PairwiseRM(LoadedRM):
     """A reward model that compares: two responses in, the probability that the first is the better one out."""
-
-    def __init__(self, model: LoadedModel) -> None:
-        self.model = model
-        self.name = model.name
-        self.family = model.family.name
-        self.kind = model.family.kind
-        self.max_length = model.max_length
-        self._fingerprint: str | None = None
-
-    @property
-    def fingerprint(self) -> str:
-        if self._fingerprint is None:
-            self._fingerprint = self.model.fingerprint()
-        return self._fingerprint
-
-    def close(self) -> None:
-        self.model.backend.close()
-
-    @property
-    def runs_on(self) -> Mapping[str, Any]:
-        return self.model.runs_on
 
     @property
     def capabilities(self) -> Capabilities:

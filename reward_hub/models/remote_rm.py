@@ -34,6 +34,7 @@ from reward_hub.http.protocol import (
     error_from_wire,
     step_item_of,
 )
+from reward_hub.load_call import LoadCall
 from reward_hub.loops import run_sync
 from reward_hub.reward_model import CallOptions, Capabilities, Result, at, each, gathered, through
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
@@ -72,6 +73,7 @@ def connect(
     Raises:
         ServerError: there is no server, it is not a `reward-hub serve`, or it serves another model.
     """
+    call = dict(locals())
     client = client_for(
         api_base, api_key=api_key, timeout_s=timeout_s, max_retries=max_retries, max_concurrency=max_concurrency
     )
@@ -79,10 +81,12 @@ def connect(
         info = run_sync(served_by(client, model))
         if info is None:
             raise ServerError(f"{client.address} answers, but is not a reward-hub serve.")
-        return RemoteRM(client, info, model=model, aggregation=aggregation)
+        rm = RemoteRM(client, info, model=model, aggregation=aggregation)
     except BaseException:
         client.close()
         raise
+    rm.load_call = LoadCall.of(connect, call, rm, keys=("api_key",))
+    return rm
 
 
 def client_for(api_base: str, *, api_key: str | None = None, **limits: Any) -> HttpClient:

@@ -380,3 +380,24 @@ def test_the_tool_calls_of_a_response_are_judged(judge_on: JudgeOn) -> None:
 def test_a_mode_that_there_is_not_is_refused() -> None:
     with pytest.raises(TypeError, match="mode='listing'; known: 'pointwise'"):
         LLMJudge("judge", rubric="Judge.", mode="listing")  # type: ignore[arg-type]
+
+
+def test_what_a_judge_is_not_shown_is_listed_and_said_once(judge_on: JudgeOn, caplog) -> None:
+    judge, server = judge_on(verdict(SCORES), rubric=README_RUBRIC)
+    thinking = [
+        {"role": "user", "content": "Explain gravity", "name": "ann"},
+        {"role": "assistant", "content": "It falls.", "reasoning_content": "Apples fell."},
+    ]
+    results = judge.score_batch([thinking, thinking], return_details=True)
+    unseen = ["messages[0].name", "messages[1].reasoning_content"]
+    assert [details["dropped"] for _, details in results] == [unseen, unseen]
+    assert [record.getMessage().split("'")[1] for record in caplog.records] == ["name", "reasoning_content"]
+    assert not any("Apples" in asked.text for asked in server.asked)
+    assert "dropped" not in judge.score(prompt="Explain gravity", response="It falls.", return_details=True)[1]
+
+
+def test_a_pairwise_judge_lists_what_it_is_not_shown_of_the_prompt(judge_on: JudgeOn) -> None:
+    judge, _ = judge_on(prefers("good"), rubric="Which is better?", mode="pairwise")
+    prompt = [{"role": "user", "content": "Hi", "name": "ann"}]
+    _, details = judge.compare(messages=prompt, a="good", b="bad", return_details=True)
+    assert details["dropped"] == ["messages[0].name"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -198,3 +199,11 @@ def test_progress_counts_every_conversation(remote_known: RemoteRM, capfd: pytes
     remote_known.score_batch([user_and("fail" if i == 3 else str(i)) for i in range(50)], on_error="none",
                              show_progress=True)  # fmt: skip
     assert "50/50" in capfd.readouterr().err
+
+
+def test_a_connection_pickles_as_the_call_that_made_it(remote_orm: RemoteRM, orm: BaseRM) -> None:
+    again = pickle.loads(pickle.dumps(remote_orm))
+    try:
+        assert again.score(user_and(RIGHT)) == close_to(orm.score(user_and(RIGHT)))
+    finally:
+        again.close()
