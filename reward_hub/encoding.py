@@ -341,17 +341,27 @@ def ending_tokens(text: str, ends: Sequence[int], token_id: int, tokenizer: Toke
     return TokenInput(token_ids, positions)
 
 
-def tokens_before(offsets: Sequence[tuple[int, int]], character: int) -> int:
-    """How many tokens lie before a character of the text (tokens without text count with what precedes them)."""
-    for i, (begin, end) in enumerate(offsets):
-        if end > begin and begin >= character:
-            return i
-    return len(offsets)
+def tokens_before(offsets: Sequence[tuple[int, int]], characters: Sequence[int]) -> list[int]:
+    """How many tokens lie before each of these characters, which ascend (tokens without text count with what precedes
+    them)."""
+    counts = []
+    i = 0
+    for character in characters:
+        while i < len(offsets) and not offsets[i][1] > offsets[i][0] >= character:
+            i += 1
+        counts.append(i)
+    return counts
 
 
-def tokens_ending_by(offsets: Sequence[tuple[int, int]], character: int) -> int:
-    """How many tokens end at or before a character of the text."""
-    return next((i for i, (_, end) in enumerate(offsets) if end > character), len(offsets))
+def tokens_ending_by(offsets: Sequence[tuple[int, int]], characters: Sequence[int]) -> list[int]:
+    """How many tokens end at or before each of these characters, which ascend."""
+    counts = []
+    i = 0
+    for character in characters:
+        while i < len(offsets) and offsets[i][1] <= character:
+            i += 1
+        counts.append(i)
+    return counts
 
 
 def content_start(text: str, content: str) -> int:

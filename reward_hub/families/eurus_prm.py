@@ -66,12 +66,12 @@ def _exact_ends(whole: Conversation, steps: Sequence[str], tokenizer: Tokenizer)
     token_ids, first = completion_ids(whole, tokenizer)
     _, offsets = tokenizer.encode_with_offsets(text)
     end = content_start(text, whole.response)
-    last = []
+    ends = []
     for step in steps:
         end += len(step)
-        last.append(tokens_ending_by(offsets, end) - 1)
+        ends.append(end)
         end += len("\n\n")
-    return token_ids, first, last
+    return token_ids, first, [n - 1 for n in tokens_ending_by(offsets, ends)]
 
 
 def score_cumulative(log_ratios: Array, setup: Setup) -> Scored:

@@ -200,8 +200,8 @@ class Completeness:
         """Texts of which the chat template wrote only a part. Families that write by themselves write all of a text."""
         if not renderings:
             return
-        # A family may render the conversation as it grows: the longest has all of it.
-        rendering = max(renderings, key=lambda one: len(one.text))
+        # A family may render the conversation as it grows, or try its template on made-up turns: the longest has all.
+        rendering = max(renderings, key=lambda one: (len(one.messages), len(one.text)))
         frame = self._frame(rendering)
         if frame.holds(rendering):
             return
