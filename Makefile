@@ -28,10 +28,10 @@ demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
 
 test: $(VENV)/.dev
-	$(PY) -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.dev
-	$(PY) -m pytest -n 2 --dist loadgroup -m "slow and not vllm and not gpu and not weights" $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist worksteal -m "slow and not vllm and not gpu and not weights" $(PYTEST_ARGS)
 
 check: $(VENV)/.dev
 	$(PY) -m ruff check .

@@ -8,6 +8,9 @@ import os
 # the endpoint for more than what is loaded.
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Before anything imports torch, and for the processes that tests start: the models are so small that a second thread
+# costs more than it brings, tenfold on a busy machine.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +45,8 @@ def golden_table(pytestconfig: pytest.Config) -> GoldenTable:
 
 @pytest.fixture(scope="session")
 def golden_models(tmp_path_factory: pytest.TempPathFactory) -> GoldenModels:
-    import torch
     from golden_sets import GoldenModels
 
-    # The models are so small that a second thread costs more than it brings, tenfold on a busy machine.
-    torch.set_num_threads(1)
     return GoldenModels(tmp_path_factory.mktemp("golden"))
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from golden_sets import GoldenSet
 from hypothesis import given
 from hypothesis import strategies as st
@@ -354,7 +353,6 @@ def demo_pairs():
 
 @pytest.mark.parametrize("name", ["builtin/arithmetic-orm", "builtin/arithmetic-prm"])
 def test_a_loaded_model_is_calibrated_by_its_scores(name):
-    torch.set_num_threads(1)
     pairs = demo_pairs()[::2]
     with AutoRM.load(name, load_method="transformers") as raw:
         rm = calibrate(raw, pairs)

@@ -98,7 +98,6 @@ RESPONSES: dict[str, Callable[[str, list[dict[str, Any]]], Any]] = {
 
 @pytest.fixture(scope="module")
 def rm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BaseRM]:
-    torch.set_num_threads(1)  # so small a model is slower in several
     folder = GoldenSet("seqcls-qwen2", "own").make(tmp_path_factory.mktemp("forms") / "model")
     with AutoRM.load(str(folder), "transformers", torch_dtype="float32", chat_template=TEMPLATE) as loaded:
         yield loaded

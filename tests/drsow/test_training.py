@@ -89,7 +89,6 @@ def write_pairs(path: Path, n: int, *, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.set_num_threads(1)
     return tmp_path_factory.mktemp("drsow")
 
 
@@ -394,9 +393,8 @@ def test_training_stops_where_the_held_out_loss_no_longer_falls(tmp_path: Path, 
 
 
 TRAIN = """
-import sys, torch
+import sys
 from reward_hub import DrSow
-torch.set_num_threads(1)
 base, pairs, folder = sys.argv[1:]
 DrSow(base_model=base, preference_data=pairs).train(epochs=6, learning_rate=2e-3, patience=6, output_dir=folder)
 """

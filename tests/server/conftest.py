@@ -61,10 +61,6 @@ def prm() -> Iterator[BaseRM]:
 
 
 def _loaded(name: str) -> Iterator[BaseRM]:
-    import torch
-
-    # So small a model is slower in several threads, and the server has one.
-    torch.set_num_threads(1)
     with AutoRM.load(name) as rm:
         yield rm
 
