@@ -53,7 +53,16 @@ from reward_hub.reward_model import (
     through,
 )
 from reward_hub.reward_model import Result as Result
-from reward_hub.types import TEMPLATE_ARGUMENTS, TOOLS, Conversation, Message, Pair, ScoreDetails, joined_details
+from reward_hub.types import (
+    TEMPLATE_ARGUMENTS,
+    TOOLS,
+    Conversation,
+    Message,
+    ModelInput,
+    Pair,
+    ScoreDetails,
+    joined_details,
+)
 from reward_hub.work import Work, arun, awaited, in_thread, run
 
 if TYPE_CHECKING:
@@ -610,6 +619,18 @@ class BaseRM(RewardModel):
 
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return joined_details(parts)
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        """The messages, which is what a class of a user's, or a server, is given; of a pair both responses."""
+        if isinstance(value, Conversation):
+            return [ModelInput(messages=tuple(value.to_dicts()))]
+        texts = {"a": value.a, "b": value.b}
+        whole = {name: Conversation((*value.prompt, Message("assistant", text))) for name, text in texts.items()}
+        return [
+            replace(one, title=f"{name}: {one.title}" if one.title else name)
+            for name, conversation in whole.items()
+            for one in self.inputs_of(self.with_steps(conversation))
+        ]
 
     def _by_differences(self, pairs: Sequence[Pair], options: CallOptions) -> Work[list[Result]]:
         """Comparisons of a model that scores: the sigmoid of the difference of two scores."""

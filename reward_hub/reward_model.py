@@ -18,7 +18,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from reward_hub.errors import BackendError, RewardHubError
 from reward_hub.loops import in_order
-from reward_hub.types import Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.types import Conversation, Kind, Message, ModelInput, Pair, ScoreDetails
 from reward_hub.work import Work, arun, run
 
 T = TypeVar("T")
@@ -172,6 +172,19 @@ class RewardModel:
     def runs_on(self) -> Mapping[str, Any]:
         """Where it runs, for `repr`: backend, dtype, device."""
         return {}
+
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        """What is known of how it was loaded and runs, in plain words: for whoever looks at a score from outside."""
+        return self.runs_on
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        """What the model is given of a conversation, cut into steps where it wants them, or of a pair.
+
+        Raises:
+            RewardHubError: as scoring it does.
+        """
+        raise NotImplementedError
 
     def with_steps(
         self, conversation: Conversation, how: str | None = None, delimiter: str | None = None

@@ -205,6 +205,36 @@ class StepTokens(TokenInput):
 
 
 @dataclass(frozen=True)
+class ShownToken:
+    """One token of what a model is given. The texts of all, one after the other, are the whole text."""
+
+    index: int
+    id: int
+    text: str
+    read: bool
+    """Whether the family reads at it."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """One input that a model is given of a conversation or a pair: its tokens, or what is sent where these are made.
+
+    Attributes:
+        title: which one it is, where there are several (an order of a pair, a model of two, the steps so far).
+        tokens: empty where they are not known here.
+        decoder_tokens: of an encoder-decoder model, whose positions lie among them.
+        text: the rendered text that is sent to a server.
+        messages: what is sent to a server that renders, or to a judge.
+    """
+
+    title: str = ""
+    tokens: tuple[ShownToken, ...] = ()
+    decoder_tokens: tuple[ShownToken, ...] = ()
+    text: str | None = None
+    messages: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Scored:
     """What a family makes of the outputs at the read positions. Process families fill `steps`, the others `score`."""
 

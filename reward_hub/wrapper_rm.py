@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from reward_hub.base import BaseRM
 from reward_hub.errors import UnsupportedError
 from reward_hub.reward_model import CallOptions, Capabilities, Result, label_of
-from reward_hub.types import Conversation, Message, Pair, ScoreDetails
+from reward_hub.types import Conversation, Message, ModelInput, Pair, ScoreDetails
 from reward_hub.work import Work
 
 
@@ -61,6 +62,13 @@ class WrapperRM(BaseRM):
 
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return self.rm.join_details(parts)
+
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        return self.rm.load_report
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        return self.rm.inputs_of(value)
 
 
 def refuse_own(rm: BaseRM, method: str) -> None:

@@ -144,6 +144,11 @@ class Backend(Engine):
     waits_elsewhere: bool = False
     """Another process computes: several calls at once are then faster than one after the other."""
 
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        """What else there is to say of how the model was loaded and runs, in plain words: for `inspect --explain`."""
+        return {}
+
     @abstractmethod
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None

@@ -17,7 +17,7 @@ from reward_hub.base import BaseRM
 from reward_hub.errors import UnknownModelError, UnsupportedError
 from reward_hub.load_call import LoadCall
 from reward_hub.reward_model import CallOptions, Capabilities, Result
-from reward_hub.types import Conversation
+from reward_hub.types import Conversation, ModelInput, Pair
 from reward_hub.work import Work, in_thread
 
 if TYPE_CHECKING:
@@ -337,6 +337,13 @@ class DrSow(BaseRM):
     def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         models = yield from in_thread(self._models)
         return (yield from models.scoring_of(conversations, options))
+
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        return self.runs_on if self._loaded is None else self._loaded.load_report
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        return self._models().inputs_of(value)
 
     def _models(self) -> BaseRM:
         """Strong and weak model as one reward model; loaded on the first call."""

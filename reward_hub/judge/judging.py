@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from reward_hub.judge.chat.limits import LimitedChat, Usage
 from reward_hub.judge.form import JudgeForm, JudgeTask, Reply
 from reward_hub.judge.samples import REDUCES, Reduce, Reduced, Sample, reduced, reversed_task, turned_back
 from reward_hub.loops import in_order
+
+logger = logging.getLogger(__name__)
 
 # A greedy judge would say the same again; a reply without a verdict is asked for again at no less than this.
 RETRY_TEMPERATURE = 0.5
@@ -96,8 +99,7 @@ class Judging:
             ServerTimeoutError: the deadline passed.
         """
         plan = self.plan
-        ordered = self.form.mode in ("pairwise", "listwise") and (plan.both_orders or both_orders)
-        turns = (False, True) if ordered else (False,)
+        turns = self.turns(both_orders)
         async with self._slots.one():
             try:
                 async with asyncio.timeout(plan.deadline_s):
@@ -111,6 +113,11 @@ class Judging:
         groups = [samples[i : i + len(turns)] for i in range(0, len(samples), len(turns))]
         return Judgement(groups, reduced(groups, plan.reduce, self.form.weights))
 
+    def turns(self, both_orders: bool = False) -> tuple[bool, ...]:
+        """For each order in which a task is put before the judge, whether it is the reverse one."""
+        ordered = self.form.mode in ("pairwise", "listwise") and (self.plan.both_orders or both_orders)
+        return (False, True) if ordered else (False,)
+
     async def _sample(self, task: JudgeTask, i: int, turned: bool) -> Sample:
         """One judgement in one order; a reply without a verdict is asked for again."""
         shown = reversed_task(task) if turned else task
@@ -119,8 +126,11 @@ class Judging:
             replies: list[Reply] = []
             try:
                 for turn in range(self.form.n_replies(shown)):
-                    completion = await self.chat.complete(self._request(shown, replies, i, turned, attempt, turn))
+                    request = self._request(shown, replies, i, turned, attempt, turn)
+                    logger.debug("%s is asked %r", self.name, request)
+                    completion = await self.chat.complete(request)
                     usages.append(self.chat.ledger.usage_of(completion))
+                    logger.debug("%s replied %r", self.name, completion.text)
                     replies.append(_reply_of(completion))
                 verdict = self.form.read(shown, replies)
                 break

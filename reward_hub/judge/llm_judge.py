@@ -37,11 +37,11 @@ from reward_hub.judge.published import form_named, form_of_checkpoint, forms
 from reward_hub.judge.rubrics import forms as rubric_forms
 from reward_hub.judge.rubrics.fencing import text_of
 from reward_hub.judge.rubrics.rubric import Rubric
-from reward_hub.judge.samples import PositionBias, PositionTally, Reduce
+from reward_hub.judge.samples import PositionBias, PositionTally, Reduce, reversed_task
 from reward_hub.load_call import LoadCall
 from reward_hub.ranking import rank_by_comparing
 from reward_hub.reward_model import CallOptions, Capabilities, Result, gathered
-from reward_hub.types import AtLeast, Conversation, Kind, Message, Pair, ScoreDetails
+from reward_hub.types import AtLeast, Conversation, Kind, Message, ModelInput, Pair, ScoreDetails
 from reward_hub.work import Work, awaited
 
 logger = logging.getLogger(__name__)
@@ -323,8 +323,7 @@ class LLMJudge(BaseRM):
 
     async def ascore_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         async def one(conversation: Conversation) -> ScoreDetails:
-            task = self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
-            judgement = await self._judging.judge(task)
+            judgement = await self._judging.judge(self._response_task(conversation))
             details = self._details.of_score(judgement, conversation, options.aggregation or self._aggregation)
             return replace(details, dropped=self._dropped(conversation.messages))
 
@@ -375,6 +374,22 @@ class LLMJudge(BaseRM):
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return self._details.of_several(parts)
 
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        """The request of one judgement in each order; where several follow each other, the first of them."""
+        if isinstance(value, Pair) and self.kind != "pairwise":
+            return super().inputs_of(value)
+        task = self._pair_task(value) if isinstance(value, Pair) else self._response_task(value)
+        turns = self._judging.turns()
+        orders = {False: "a before b", True: "b before a"} if len(turns) > 1 else {False: ""}
+        n = self.form.n_replies(task)
+        inputs = []
+        for turned in turns:
+            messages = self.form.request(reversed_task(task) if turned else task, ())
+            several = f"the first of {n} requests" if n > 1 else ""
+            title = ", ".join(filter(None, (orders[turned], several)))
+            inputs.append(ModelInput(title, messages=tuple(messages)))
+        return inputs
+
     def _pair_details(self, pair: Pair, judgement: Judgement) -> ScoreDetails:
         position = position_of(judgement)
         if position is not None and self.mode == "pairwise":
@@ -391,6 +406,9 @@ class LLMJudge(BaseRM):
         return [f"messages[{i}].{key}" for i, key in unseen] or None
 
     # -- one judgement -----------------------------------------------------------------------------------------------
+
+    def _response_task(self, conversation: Conversation) -> JudgeTask:
+        return self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
 
     def _pair_task(self, pair: Pair) -> JudgeTask:
         return self._task(pair.prompt, (pair.a, pair.b))

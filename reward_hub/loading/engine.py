@@ -177,7 +177,20 @@ def _start(arguments: Arguments, checkpoint: ResolvedCheckpoint, setup: Setup, c
         aggregation=None if aggregation is None else aggregation_name(aggregation),
         batch_size=arguments["batch_size"],
         numerics=_number_changing(arguments),
+        loaded=_found_out(checkpoint),
     )
+
+
+def _found_out(checkpoint: ResolvedCheckpoint) -> dict[str, Any]:
+    """What is worth saying of how the checkpoint was read; entries that say nothing are left out."""
+    files = checkpoint.files
+    report = {
+        "family_told_by": checkpoint.why,
+        "revision": files.revision,
+        "adapter_from": None if files.adapter is None else files.adapter.id,
+        "left_aside": files.left_aside,
+    }
+    return {name: value for name, value in report.items() if value}
 
 
 def _number_changing(arguments: Arguments) -> dict[str, Any]:

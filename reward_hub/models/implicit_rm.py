@@ -21,7 +21,7 @@ from reward_hub.models.model_rm import Fitted, LoadedModel, finished, read_each,
 from reward_hub.numerics import aggregate
 from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Array, Conversation, ScoreDetails, StepTokens, TokenInput
+from reward_hub.types import Array, Conversation, ModelInput, Pair, ScoreDetails, StepTokens, TokenInput
 from reward_hub.work import Work, in_thread, together
 
 DEFAULT_FAMILY = "implicit"
@@ -164,6 +164,11 @@ class ImplicitRM(BaseRM):
         return {"reference": None if self.reference is None else self.reference.name, **self.policy.runs_on}
 
     @property
+    def load_report(self) -> Mapping[str, Any]:
+        reference = {} if self.reference is None else {"reference": self.reference.name}
+        return {**self.policy.load_report, **reference, "beta": self.beta, "length_normalize": self.length_normalize}
+
+    @property
     def capabilities(self) -> Capabilities:
         return self.policy.described(super().capabilities)
 
@@ -190,6 +195,19 @@ class ImplicitRM(BaseRM):
             [model.backend.waits_elsewhere for model in models],
         )
         return [_stacked(a, b) for a, b in zip(first, second, strict=True)]
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        if isinstance(value, Pair):
+            return super().inputs_of(value)
+        both = self._fit(value)
+        if self.reference is None or both.reference is None:
+            return [self.policy.shown(both.tokens)]
+        if self._ratio.one_tokenizer:
+            return [self.policy.shown(both.tokens, "policy and reference")]
+        return [
+            self.policy.shown(both.tokens, "policy"),
+            self.reference.shown(both.reference.tokens, "reference"),
+        ]
 
     def tokens_read(self, conversation: Conversation) -> TokenInput:
         """What the policy reads of a conversation, within the length limit; `positions` are the tokens that count."""

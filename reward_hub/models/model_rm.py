@@ -16,6 +16,7 @@ from reward_hub.base import BaseRM
 from reward_hub.errors import BackendError, InputTooLongError, ServerError, ServerTimeoutError
 from reward_hub.family import Family, Setup
 from reward_hub.models.completeness import NOTHING, Completeness, Missing, OnDropped
+from reward_hub.models.shown_tokens import shown_input
 from reward_hub.numerics import aggregate, in_unit_interval
 from reward_hub.reward_model import (
     CallOptions,
@@ -28,7 +29,16 @@ from reward_hub.reward_model import (
     through,
 )
 from reward_hub.truncation import common_prefix, cut_left, cut_right
-from reward_hub.types import Array, Conversation, Message, ScoreDetails, TokenInput, joined_details
+from reward_hub.types import (
+    Array,
+    Conversation,
+    Message,
+    ModelInput,
+    Pair,
+    ScoreDetails,
+    TokenInput,
+    joined_details,
+)
 from reward_hub.work import Work, in_thread, wait
 
 logger = logging.getLogger(__name__)
@@ -70,6 +80,8 @@ class LoadedModel:
     numerics: Mapping[str, Any] = field(default_factory=dict)
     """Settings of the engine that change numbers by more than rounding: quantization and the like."""
     on_dropped: OnDropped = "warn"
+    loaded: Mapping[str, Any] = field(default_factory=dict)
+    """What loading found out: how the family was told, an adapter, files that were left aside."""
 
     @cached_property
     def completeness(self) -> Completeness:
@@ -86,6 +98,24 @@ class LoadedModel:
         """Its engine, for `repr`."""
         info = self.backend.info
         return {"backend": info.name, "dtype": info.dtype, "device": info.device}
+
+    @property
+    def load_report(self) -> dict[str, Any]:
+        """How it was loaded and runs, as its backend says it too."""
+        info = self.backend.info
+        return {
+            "backend": f"{info.name} {info.version}".strip(),
+            "dtype": info.dtype,
+            "device": info.device,
+            **self.loaded,
+            **self.backend.load_report,
+            "max_length": self.max_length,
+            "truncation": self.truncation,
+        }
+
+    def shown(self, tokens: TokenInput, title: str = "") -> ModelInput:
+        """The input token by token."""
+        return shown_input(tokens, self.setup.tokenizer, title)
 
     @property
     def higher_is_better(self) -> bool:
@@ -257,6 +287,10 @@ class LoadedRM(BaseRM):
     def runs_on(self) -> Mapping[str, Any]:
         return self.model.runs_on
 
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        return self.model.load_report
+
 
 class ModelRM(LoadedRM):
     """A reward model that scores: one conversation in, one number (or one a step) out."""
@@ -273,6 +307,17 @@ class ModelRM(LoadedRM):
         return finished(
             outputs, lambda i, output: self._details(conversations[i], required(fitted[i]), output, options.aggregation)
         )
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        if isinstance(value, Pair):
+            return super().inputs_of(value)
+        prefixes = self.model.family.prefixes
+        if prefixes is None or len(value.steps or ()) < 2:
+            return [self.model.shown(self._fit(value).tokens)]
+        return [
+            self.model.shown(self._fit(prefix).tokens, f"up to step {n}")
+            for n, prefix in enumerate(prefixes(value), start=1)
+        ]
 
     def _by_prefixes(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         """Step scores of a family that scores whole responses: each is a shorter response's, read by itself."""

@@ -19,7 +19,7 @@ from reward_hub.models.model_rm import Fitted, LoadedRM, finished, read_each
 from reward_hub.numerics import sigmoid
 from reward_hub.ranking import rank_by_comparing
 from reward_hub.reward_model import CallOptions, Capabilities, Result, each, required, sound, through
-from reward_hub.types import Array, Conversation, Message, Pair, ScoreDetails, joined_details
+from reward_hub.types import Array, Conversation, Message, ModelInput, Pair, ScoreDetails, joined_details
 from reward_hub.work import Work, in_thread
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,15 @@ class PairwiseRM(LoadedRM):
 
     def ranking_of(self, prompt: tuple[Message, ...], responses: Sequence[str], options: CallOptions) -> Work[Result]:
         return rank_by_comparing(lambda pairs: self.comparison_of(pairs, True, options), prompt, responses)
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        family = self.model.family
+        if isinstance(value, Conversation):
+            assert family.single_against is not None
+            value = Pair(value.prompt, value.response, family.single_against)
+        orders = self._fit_orders(value, family.both_orders)
+        titles = ("a before b", "b before a") if len(orders) > 1 else ("",)
+        return [self.model.shown(one.tokens, title) for one, title in zip(orders, titles, strict=True)]
 
     def _fit_orders(self, pair: Pair, both: bool) -> list[Fitted]:
         return [self._fit(order) for order in ((pair, pair.swapped) if both else (pair,))]

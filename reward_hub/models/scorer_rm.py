@@ -20,11 +20,12 @@ from reward_hub.family import Family, Setup, never
 from reward_hub.http.dialects.base import NO_SUCH_ROUTE, Connection, ServerInput, ServerScore, check_count
 from reward_hub.loops import run_sync
 from reward_hub.models.completeness import Completeness, Missing
+from reward_hub.models.shown_tokens import unread
 from reward_hub.numerics import sigmoid
 from reward_hub.reads import TokenLogprobs
 from reward_hub.reward_model import CallOptions, Result, gathered
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Array, Conversation, Message, Scored, ScoreDetails
+from reward_hub.types import Array, Conversation, Message, ModelInput, Pair, Scored, ScoreDetails
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,17 @@ class ScorerRM(BaseRM):
 
     async def ascore_conversations(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Result]:
         return await gathered([self._result(c, options) for c in conversations], [1] * len(conversations), options)
+
+    def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
+        """What is sent: the messages, or what was rendered of them; where the server reads it is not known."""
+        route = self._route
+        if isinstance(value, Pair) or not route.renders_here:
+            return super().inputs_of(value)
+        assert route.tokenizer is not None
+        sent = route.input_of(value)
+        if route.connection.dialect.takes == "token_ids":
+            return [ModelInput(tokens=unread(sent.token_ids, route.tokenizer))]
+        return [ModelInput(text=sent.text_without_bos)]
 
     async def _result(self, conversation: Conversation, options: CallOptions) -> list[Result]:
         # Conversations are rendered when they are sent, not all at once.
