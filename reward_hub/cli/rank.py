@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
+from reward_hub.cli.template_options import TemplateOptions
 from reward_hub.data.columns import responses_of
 from reward_hub.data.row_run import RowCommand, error_result
 from reward_hub.errors import RewardHubError
@@ -22,6 +24,7 @@ def run(
     *,
     model: Model,
     step_delimiter: StepDelimiter = None,
+    template: TemplateOptions,
     rows: RowOptions,
     load: LoadOptions,
     log: LogOptions,
@@ -33,13 +36,19 @@ def run(
     a row that cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
-    command = rank_command(step_delimiter)
-    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": step_delimiter})
+    arguments = template.arguments()
+    settings = {"step_delimiter": step_delimiter, **arguments}
+    command = rank_command(step_delimiter, arguments)
+    run_command(command, file, model=model, rows=rows, load=load, more_settings=settings)
 
 
-def rank_command(step_delimiter: str | None = None) -> RowCommand:
-    """What is done with a row; the responses to process models are split at the delimiter."""
-    options: dict[str, Any] = {} if step_delimiter is None else {"step_delimiter": step_delimiter}
+def rank_command(step_delimiter: str | None = None, template: Mapping[str, Any] | None = None) -> RowCommand:
+    """What is done with a row; the responses to process models are split at the delimiter.
+
+    Args:
+        template: what the chat template takes besides the messages.
+    """
+    options = ({} if step_delimiter is None else {"step_delimiter": step_delimiter}) | dict(template or {})
 
     def rank_one(rm: BaseRM, messages: list[Any], responses: list[str]) -> dict[str, Any]:
         try:

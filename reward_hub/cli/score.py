@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
+from reward_hub.cli.template_options import TemplateOptions
 from reward_hub.data.column_names import LABELLED_PAIR
 from reward_hub.data.columns import conversation_of
 from reward_hub.data.row_run import RowCommand, results_of
@@ -23,6 +25,7 @@ def run(
     *,
     model: Model,
     step_delimiter: StepDelimiter = None,
+    template: TemplateOptions,
     rows: RowOptions,
     load: LoadOptions,
     log: LogOptions,
@@ -35,13 +38,19 @@ def run(
     cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
-    command = score_command(step_delimiter)
-    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": step_delimiter})
+    arguments = template.arguments()
+    settings = {"step_delimiter": step_delimiter, **arguments}
+    command = score_command(step_delimiter, arguments)
+    run_command(command, file, model=model, rows=rows, load=load, more_settings=settings)
 
 
-def score_command(step_delimiter: str | None = None) -> RowCommand:
-    """What is done with a row; the responses of process models are split at the delimiter."""
-    options: dict[str, Any] = {} if step_delimiter is None else {"step_delimiter": step_delimiter}
+def score_command(step_delimiter: str | None = None, template: Mapping[str, Any] | None = None) -> RowCommand:
+    """What is done with a row; the responses of process models are split at the delimiter.
+
+    Args:
+        template: what the chat template takes besides the messages.
+    """
+    options = ({} if step_delimiter is None else {"step_delimiter": step_delimiter}) | dict(template or {})
 
     def score(rm: BaseRM, conversations: list[Any]) -> list[dict[str, Any]]:
         return results_of("score", rm.score_batch(conversations, on_error="none", return_details=True, **options))

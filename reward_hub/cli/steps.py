@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
 from reward_hub.cli.row_commands import run_command
+from reward_hub.cli.template_options import TemplateOptions
 from reward_hub.data.columns import stepwise_of
 from reward_hub.data.row_run import RowCommand, results_of
 
@@ -21,6 +23,7 @@ def run(
     *,
     model: Model,
     step_delimiter: StepDelimiter = None,
+    template: TemplateOptions,
     rows: RowOptions,
     load: LoadOptions,
     log: LogOptions,
@@ -33,6 +36,8 @@ def run(
     A killed run goes on where it stood when the same command is given again.
     """
 
+    arguments = template.arguments()
+
     def item_of(record: dict[str, Any]) -> dict[str, Any]:
         item = stepwise_of(record)
         if step_delimiter is not None and "steps" not in item:
@@ -42,14 +47,15 @@ def run(
     command = RowCommand(
         name="steps",
         item_of=item_of,
-        score=score_steps,
+        score=lambda rm, items: score_steps(rm, items, arguments),
         numbers=lambda result: result["step_scores"],
         figure="step score",
     )
-    run_command(command, file, model=model, rows=rows, load=load, more_settings={"step_delimiter": step_delimiter})
+    settings = {"step_delimiter": step_delimiter, **arguments}
+    run_command(command, file, model=model, rows=rows, load=load, more_settings=settings)
 
 
-def score_steps(rm: BaseRM, items: list[Any]) -> list[dict[str, Any]]:
-    """The results of items as `score_steps_batch` takes them."""
-    scored = rm.score_steps_batch(items, on_error="none", return_details=True)
+def score_steps(rm: BaseRM, items: list[Any], template: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The results of items as `score_steps_batch` takes them; `template` is what the chat template takes besides."""
+    scored = rm.score_steps_batch(items, on_error="none", return_details=True, **(template or {}))
     return results_of("step_scores", scored)
