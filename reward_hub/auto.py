@@ -29,7 +29,7 @@ from reward_hub.loading.arguments import (
     Arguments,
     first_is_model,
 )
-from reward_hub.loading.resolve import checked_read, length_limit, resolve, set_up
+from reward_hub.loading.resolve import checked_read, length_limit, positions_read, resolve, set_up
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import AtLeast
 
@@ -166,10 +166,11 @@ class AutoRM:
         """What `load` would load, found from headers alone: no weights are read into memory, none are downloaded.
 
         Returns:
-            A JSON-serialisable dict: model, revision, family, kind, why, head (tensor -> shape), read, template,
-            backends, max_length, dtype, parameters, memory_bytes (weights alone, in the stored dtype), left_aside (an
-            adapter's files beside a whole model), adapter (the one that is applied, and how). Of a published judge,
-            which loads without looking at its files, those that its form says; the others are None.
+            A JSON-serialisable dict: model, revision, family, kind, why, head (tensor -> shape), read, positions (where
+            it is read), read_tokens (those of an example: "What is 2 + 2?" and "4"), template, backends, max_length,
+            dtype, parameters, memory_bytes (weights alone, in the stored dtype), left_aside (an adapter's files beside
+            a whole model), adapter (the one that is applied, and how). Of a published judge, which loads without
+            looking at its files, those that its form says; the others are None.
         """
         from reward_hub.loading import judges
         from reward_hub.loading.engine import backends_of
@@ -190,6 +191,7 @@ class AutoRM:
         read = checked_read(resolved, setup)
         files = resolved.files
         dtype = files.config.get("dtype") or files.config.get("torch_dtype")
+        positions, read_tokens = positions_read(resolved, setup)
         return {
             "model": resolved.name,
             "revision": files.revision,
@@ -199,6 +201,8 @@ class AutoRM:
             "source": resolved.family.source,
             "head": {n: list(files.shapes[n]) for n in read.head.tensors()} if isinstance(read, HeadOutputs) else {},
             "read": str(read),
+            "positions": positions,
+            "read_tokens": read_tokens,
             "template": setup.tokenizer.chat_template,
             "backends": backends_of(resolved, read),
             "max_length": length_limit(resolved, setup, max_length),

@@ -7,6 +7,7 @@ or normalised vectors, pools otherwise, cuts or tokenises for itself is refused 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -28,6 +29,8 @@ from reward_hub.loops import in_order, run_sync
 from reward_hub.reads import HeadOutputs, Read, TokenLogits, TokenLogprobs
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import Array, TokenInput
+
+logger = logging.getLogger(__name__)
 
 # Tokens of one request: a lost one costs little, and many are under way at a time.
 REQUEST_TOKENS = 16384
@@ -121,6 +124,11 @@ class HttpBackend(Backend):
             raise
         return cls(connection, way, max_length=limit)
 
+    @property
+    def load_report(self) -> dict[str, Any]:
+        head = "the server" if self.way.native else "reward_hub, of hidden vectors"
+        return {"dialect": self.connection.dialect.name, "asked": self.way.label, "head_applied_by": head}
+
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
@@ -169,6 +177,8 @@ class HttpBackend(Backend):
         async with self.connection.client.slot():
             sent = [self.way.token_ids(item) for item in part]
             flat = [ids for several in sent for ids in several]
+            n_tokens = sum(map(len, flat))
+            logger.debug("%d inputs as %d texts of %d tokens, %s.", len(part), len(flat), n_tokens, self.way.label)
             rows = iter(await rows_of(self.connection, self.way, flat, in_slot=True) if flat else ())
         outputs = [
             self.way.output(item, [next(rows) for _ in several]) for item, several in zip(part, sent, strict=True)

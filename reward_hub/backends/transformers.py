@@ -17,7 +17,7 @@ import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
 from reward_hub.backends.class_logits import ClassLogits, class_logits, decoder_of
-from reward_hub.backends.transformers_loading import OPTIONS, input_device, load_model
+from reward_hub.backends.transformers_loading import OPTIONS, adapter_place, input_device, load_model
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
 from reward_hub.errors import BackendError, UnsupportedError, missing_dependency
@@ -54,8 +54,10 @@ class TransformersBackend(Backend):
         causal: bool,
         batch_size: int | None,
         max_batch_tokens: int | None,
+        adapter: str | None = None,
     ) -> None:
         self._model: Any = model
+        self._adapter = adapter
         self._read = read
         self._weights = weights
         self._class_logits = logits
@@ -74,6 +76,12 @@ class TransformersBackend(Backend):
     def model(self) -> Any:
         """The transformers model; None after `close`."""
         return self._model
+
+    @property
+    def load_report(self) -> dict[str, Any]:
+        attention = getattr(getattr(self._model, "config", None), "_attn_implementation", None)
+        report = {"attention": attention, "adapter": self._adapter}
+        return {name: value for name, value in report.items() if value is not None}
 
     @classmethod
     def known_options(cls) -> frozenset[str]:
@@ -112,6 +120,7 @@ class TransformersBackend(Backend):
             causal=backbone is None or backbone.causal,
             batch_size=options.batch_size,
             max_batch_tokens=options.max_batch_tokens,
+            adapter=None if files.adapter is None else adapter_place(model),
         )
 
     def read(
@@ -123,7 +132,10 @@ class TransformersBackend(Backend):
             if self._model is None:
                 raise BackendError("The model was closed; load it again.")
             rows = batch_size or self._batch_size
-            for batch in _batches(inputs, self._max_batch_tokens, rows, padded=self.pads()):
+            plan = list(_batches(inputs, self._max_batch_tokens, rows, padded=self.pads()))
+            if logger.isEnabledFor(logging.DEBUG):
+                logger.debug("%d inputs in %d batches: %s", len(inputs), len(plan), _shapes(plan, inputs))
+            for batch in plan:
                 started = time.perf_counter()
                 try:
                     answers = self._forward([inputs[i] for i in batch])
@@ -239,6 +251,11 @@ def _class_logits(config: Any, read: Read, options: EngineOptions) -> ClassLogit
         if isinstance(read, TokenLogits):
             raise
         return None  # slower, and the logits of every token need memory
+
+
+def _shapes(plan: Sequence[Sequence[int]], inputs: Sequence[TokenInput]) -> str:
+    """How many inputs a batch has, and the tokens of its longest."""
+    return ", ".join(f"{len(batch)} x {len(inputs[batch[0]].token_ids)}" for batch in plan)
 
 
 def _batches(

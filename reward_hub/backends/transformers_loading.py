@@ -75,6 +75,12 @@ def load_model(files: CheckpointFiles, read: Read, backbone: Backbone | None, op
     return model.eval()
 
 
+def adapter_place(model: Any) -> str:
+    """Where the weights of an adapter are, once it was applied."""
+    kept = any("lora_" in name for name, _ in model.named_parameters())
+    return "kept beside the weights" if kept else "merged into the weights"
+
+
 def _load_base(files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions) -> Any:
     """The model without an adapter."""
     config, make = _config_and_class(files, read, backbone, options)

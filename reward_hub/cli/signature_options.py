@@ -78,6 +78,15 @@ class SignatureOptions:
         """
         return {option.argument: option.value_of(getattr(self, option.field)) for option in self._derived}
 
+    def given(self) -> list[str]:
+        """The options that depart from what they are by default, as they are typed."""
+        fields = [field for field in dataclasses.fields(self) if getattr(self, field.name) != field.default]
+        return ["--" + field.name.removesuffix("_s").replace("_", "-") for field in fields]
+
+    def as_group(self, group: type[G]) -> G:
+        """The values of those options that a smaller group has too."""
+        return group(**{name: getattr(self, name) for name in group.__dataclass_fields__})
+
     def but(self, **changes: Any) -> Self:
         """The same with other values."""
         return type(self)(**{**{name: getattr(self, name) for name in self.__dataclass_fields__}, **changes})

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _NO_WIDTH = 1000  # a pipe has none: there every column is as wide as its words
 
@@ -32,6 +35,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, whole:
     _print(table, sys.stdout)
 
 
+def listed(items: Sequence[str], most: int = 12) -> str:
+    """The first of these texts, and how many more there are."""
+    more = f", and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
 def _escaped(cells: Sequence[str]) -> list[str]:
     from rich.markup import escape
 
@@ -39,6 +48,11 @@ def _escaped(cells: Sequence[str]) -> list[str]:
 
 
 def _print(table: object, file: TextIO) -> None:
+    console_for(file).print(table)
+
+
+def console_for(file: TextIO) -> Console:
+    """Prints in colour on a terminal, or as FORCE_COLOR and NO_COLOR say."""
     from rich.console import Console
 
-    Console(file=file, width=None if file.isatty() else _NO_WIDTH).print(table)
+    return Console(file=file, width=None if file.isatty() else _NO_WIDTH)

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -30,6 +32,8 @@ from reward_hub.http.sending import (
 )
 from reward_hub.load_call import names_key
 from reward_hub.loops import PerLoop
+
+logger = logging.getLogger(__name__)
 
 # Of a reply that is not JSON, so much is quoted.
 _QUOTED = 300
@@ -150,6 +154,7 @@ class HttpClient:
     async def _attempt(self, method: str, path: str, content: bytes | None) -> Any:
         http = await self._connections.get()
         where = f"{method} {shown_address(self.root)}{path}"
+        started = time.perf_counter()
         try:
             async with asyncio.timeout(self.timeout_s):
                 reply = await http.request(method, self.root + path, content=content, headers=self._headers)
@@ -159,6 +164,10 @@ class HttpClient:
         except httpx.TransportError as error:
             lost = ServerError(f"{where}: {_transport_problem(error)}", retryable=True)
             raise AttemptError(lost) from error
+        logger.debug(
+            "%s: %d bytes sent, status %d and %d bytes after %.3f s.",
+            *(where, len(content or b""), reply.status_code, len(reply.content), time.perf_counter() - started),
+        )
         if reply.status_code == 200:
             try:
                 return parse_json(reply.content)

@@ -136,8 +136,8 @@ def describe_load(model: str, form_name: str, options: Mapping[str, Any] | None)
         "source": form.source,
         "head": {},
         "read": f"the verdict in its reply ({form.mode} judge)",
-        "template": None,
         "backends": ["vllm", "api"],
+        **dict.fromkeys(("positions", "read_tokens", "template")),
         **dict.fromkeys(("max_length", "dtype", "parameters", "memory_bytes", "left_aside", "adapter")),
     }
 

@@ -15,6 +15,7 @@ from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint, token
 from reward_hub.checkpoints.tensors import check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Family, Setup
+from reward_hub.models.shown_tokens import shown_input
 from reward_hub.plugins import nearest
 from reward_hub.reads import HeadOutputs, Read
 from reward_hub.types import Checkpoint, Conversation, Message, Pair
@@ -137,16 +138,35 @@ def set_up(
 
 def _renders(family: Family, setup: Setup) -> bool:
     """Whether the family renders with a chat template: seen from what it asks of the tokenizer."""
-    question, answer = Message("user", "What is 2 + 2?"), Message("assistant", "4")
-    item = Pair((question,), "4", "5") if family.kind == "pairwise" else Conversation((question, answer), steps=("4",))
     try:
-        family.encode(item, replace(setup, tokenizer=cast("Tokenizer", _WithoutTemplate(setup.tokenizer))))
+        family.encode(_example(family), replace(setup, tokenizer=cast("Tokenizer", _WithoutTemplate(setup.tokenizer))))
     except _RenderedError:
         return True
     except RewardHubError:
         # It cannot be told from this question; a warning must not be wrong.
         return True
     return False
+
+
+def _example(family: Family) -> Conversation | Pair:
+    """A question with its answer, or two."""
+    question, answer = Message("user", "What is 2 + 2?"), Message("assistant", "4")
+    return Pair((question,), "4", "5") if family.kind == "pairwise" else Conversation((question, answer), steps=("4",))
+
+
+def positions_read(checkpoint: ResolvedCheckpoint, setup: Setup) -> tuple[str, list[dict[str, Any]] | None]:
+    """Where the family reads, in its words, and the tokens that it reads of an example, as details have them.
+
+    The tokens are None where the example cannot be encoded; the words then say why.
+    """
+    family = checkpoint.family
+    words = family.read_summary or str(family.read_for(setup))
+    try:
+        shown = shown_input(family.tokens_of(_example(family), setup), setup.tokenizer)
+    except RewardHubError as error:
+        return f"{words} (which token that is cannot be shown: {error})", None
+    tokens = shown.decoder_tokens or shown.tokens
+    return words, [{"index": token.index, "id": token.id, "text": token.text} for token in tokens if token.read]
 
 
 class _RenderedError(Exception):

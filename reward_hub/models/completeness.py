@@ -16,6 +16,7 @@ import json
 import logging
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
@@ -110,9 +111,10 @@ class Completeness:
         Raises:
             InvalidConversationError: something is lost, and `on_dropped` is "error".
         """
+        started = time.perf_counter()
         tokens, seen = self.family.watched(value, self.setup)
         if logger.isEnabledFor(logging.DEBUG):
-            self._log(tokens, seen)
+            self._log(tokens, seen, time.perf_counter() - started)
         whole = self._whole_parts(value)
         return tokens, self.tell([*whole, *self._cut_texts(value, seen.renderings, whole)])
 
@@ -142,12 +144,18 @@ class Completeness:
                     *(self.name, self.family.name, part.kind, part.name),
                 )
 
-    def _log(self, tokens: TokenInput, seen: WatchedTokenizer) -> None:
+    def _log(self, tokens: TokenInput, seen: WatchedTokenizer, seconds: float) -> None:
         for rendering in seen.renderings:
             logger.debug("%s: rendered %r", self.name, rendering.text)
         if not seen.renderings:
             logger.debug("%s: wrote %r", self.name, seen.encoded)
+        if tokens.decoder_ids is not None:
+            logger.debug("%s: %d tokens for the encoder: %s", self.name, len(tokens.token_ids), tokens.token_ids)
         ids = tokens.token_ids if tokens.decoder_ids is None else tokens.decoder_ids
+        logger.debug(
+            "%s: %d tokens, of which %d are read, made in %.4f s.",
+            *(self.name, len(ids), len(tokens.positions), seconds),
+        )
         for position in tokens.positions[:_SHOWN]:
             first = max(0, position - _AROUND)
             around = ids[first : position + _AROUND + 1]
@@ -155,6 +163,8 @@ class Completeness:
                 "%s: read at %d of %d; ids from %d on: %s = %r",
                 *(self.name, position, len(ids), first, around, self.setup.tokenizer.decode(around)),
             )
+        if len(tokens.positions) > _SHOWN:
+            logger.debug("%s: read at %d further positions.", self.name, len(tokens.positions) - _SHOWN)
 
     # -- whole parts -------------------------------------------------------------------------------------------------
 

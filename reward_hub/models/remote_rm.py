@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -39,6 +40,8 @@ from reward_hub.loops import run_sync
 from reward_hub.reward_model import CallOptions, Capabilities, Result, at, each, gathered, through
 from reward_hub.types import Conversation, Message, Pair, ScoreDetails
 from reward_hub.work import Work, awaited
+
+logger = logging.getLogger(__name__)
 
 # Conversations of one request. With 32 requests under way that fills four batches of a server with the usual settings:
 # enough to keep it busy, and not so much that a request has to wait for longer than its time because of the others.
@@ -296,6 +299,7 @@ class RemoteRM(BaseRM):
         raise error if error is not None else self._unusable(path, f"an error that is none: {item.error!r:.200}")
 
     async def _post(self, path: str, body: dict[str, Any]) -> Any:
+        logger.debug("%s: %s is sent %r", self.name, path, body)
         return await self._client.post(path, body if self._model is None else {"model": self._model, **body})
 
     def _checked(self, kind: type[R], path: str, reply: Any) -> R:

@@ -144,7 +144,9 @@ class ScorerRM(BaseRM):
         # Conversations are rendered when they are sent, not all at once.
         async with self._route.connection.client.slot():
             try:
-                answer = await self._route.score_of(self._route.input_of(conversation), in_slot=True)
+                sent = self._route.input_of(conversation)
+                logger.debug("%s is sent %r", self.name, sent.text or sent.messages)
+                answer = await self._route.score_of(sent, in_slot=True)
                 check = self._route.completeness
                 return [self._details(answer, None if check is None else check.encode(conversation)[1])]
             except RewardHubError as error:

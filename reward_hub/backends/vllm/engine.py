@@ -10,6 +10,7 @@ import dataclasses
 import logging
 import re
 import tempfile
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -138,6 +139,11 @@ class VllmBackend(Backend):
             _release(engine, folder)
             raise
 
+    @property
+    def load_report(self) -> dict[str, Any]:
+        head = "vLLM" if self.plan.native else "reward_hub, of hidden vectors"
+        return {"asked": f"{self.plan.task or self.plan.runner}, {self.plan.asks}", "head_applied_by": head}
+
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
@@ -167,7 +173,13 @@ class VllmBackend(Backend):
         outputs: list[Array] = []
         for part in _within(inputs, MAX_HELD_NUMBERS // self._width):
             requests = [request for item in part for request in self._requests(item)]
+            started = time.perf_counter()
             answers = iter(self._ask(requests, _Scaled(progress, len(part), len(requests))))
+            logger.debug(
+                "%d inputs as %d requests of %d tokens (%s, %s) took %.3f s.",
+                *(len(part), len(requests), sum(len(request.token_ids) for request in requests)),
+                *(self.plan.task or self.plan.runner, self.plan.asks, time.perf_counter() - started),
+            )
             outputs += [self._output(item, answers) for item in part]
         return outputs
 
