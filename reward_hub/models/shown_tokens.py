@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from reward_hub.tokenizer import Tokenizer
 from reward_hub.types import ModelInput, ShownToken, TokenInput
 
-# Tokens before one that its text may depend on: a tokenizer drops or adds spaces at the beginning of a text.
+# Texts before one that it may depend on: a tokenizer drops or adds spaces at the beginning of what it decodes.
 _CONTEXT = 8
 _INCOMPLETE = "\ufffd"
 
@@ -39,14 +39,14 @@ def texts_of(token_ids: list[int], tokenizer: Tokenizer) -> list[str]:
     A character made of several tokens (an emoji, say) is the last one's; the others have no text.
     """
     texts: list[str] = []
-    start = 0
-    """Of the tokens that have no text yet."""
+    starts = [0]
+    """Where texts begin; the last is that of the tokens that have none yet."""
     for end in range(1, len(token_ids) + 1):
-        first = max(0, start - _CONTEXT)
+        first, start = starts[-_CONTEXT:][0], starts[-1]
         before, whole = (tokenizer.decode(token_ids[first:stop]) for stop in (start, end))
         if whole.endswith(_INCOMPLETE) and end < len(token_ids):
             texts.append("")
             continue
         texts.append(whole[len(before) :] if whole.startswith(before) else tokenizer.decode(token_ids[start:end]))
-        start = end
+        starts.append(end)
     return texts
