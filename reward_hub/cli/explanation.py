@@ -39,7 +39,7 @@ class Explained:
 
     def to_dict(self) -> dict[str, Any]:
         details = self.details
-        spans = details.step_spans or [None] * len(self.steps)
+        spans: Sequence[list[int] | None] = details.step_spans or [None] * len(self.steps)
         scores = details.step_scores or []
         return {
             "call": self.call,

@@ -65,19 +65,22 @@ def run(
     With `--explain` the model is loaded: the tokens of the conversation with those that are read in marks, the score,
     of process models each step's, what the chat template dropped, and what was cut.
     """
-    if explained is None and explain_row is None:
+    if explained is not None and explain_row is not None:
+        raise UsageError("Give --explain or --explain-row, not both.")
+    if explain_row is not None and against is not None:
+        raise UsageError("--against goes with --explain; a row has both responses of a pair.")
+    if explained is not None:
+        items = typed_items(*explained, against)
+    elif explain_row is not None:
+        items = row_items(explain_row)
+    else:
         checkpoint = load.as_group(CheckpointOptions)
         own = {"--against": against, "--step-delimiter": step_delimiter, **template.given()}
         beyond = [name for name, value in own.items() if value is not None]
         _refuse(beyond + [name for name in load.given() if name not in checkpoint.given()])
         _inspect(model, checkpoint, as_json=as_json)
         return
-    if explained is not None and explain_row is not None:
-        raise UsageError("Give --explain or --explain-row, not both.")
-    if explain_row is not None and against is not None:
-        raise UsageError("--against goes with --explain; a row has both responses of a pair.")
     arguments = template.arguments()
-    items = row_items(explain_row) if explained is None else typed_items(*explained, against)
     with load_model(model, load) as rm:
         explanation = explain(rm, items, step_delimiter=step_delimiter, template=arguments)
         if as_json:

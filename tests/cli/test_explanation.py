@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -341,6 +343,30 @@ def test_a_text_cannot_move_the_cursor(golden_models: GoldenModels) -> None:
     text = printed(explain(rm, [{"messages": messages}]))
     assert r"a\x1b[2J\rb\x9b" in text
     assert not {"\x1b", "\r", "\x9b"} & set(text)
+
+
+def test_the_page_shows_what_is_printed(reward_hub: Call, prm: str) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
+    typed = re.search(r"inspect builtin/arithmetic-prm --explain \"(.*?)\" \$'(.*?)'\n", page)
+    assert typed is not None
+    ended = reward_hub("inspect", prm, "--explain", typed[1], typed[2].replace(r"\n", "\n"))
+    shown = page.partition("<!-- -->")[2].partition("Colours are")[0]
+    lines = [line[4:] for line in shown.splitlines() if line.strip()]
+    assert len(lines) == 4
+    assert [line for line in lines if line not in ended.out.splitlines()] == []
+
+
+def test_the_example_prints_where_each_step_is_read(prm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    level = logging.getLogger("reward_hub").level
+    try:
+        names = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "explain.py"))
+    finally:
+        logging.getLogger("reward_hub").setLevel(level)
+    with AutoRM.load(prm) as rm:
+        scores = rm.score_steps(prompt=names["prompt"], response=names["response"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:6] for line in lines[:2]] == [f"{score:.4f}" for score in scores]
+    assert all("'<extra_0>'" in line for line in lines[:2])
 
 
 # -- judges and servers ------------------------------------------------------------------------------------------------
