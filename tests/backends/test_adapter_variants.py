@@ -107,6 +107,7 @@ def test_an_adapter_is_kept_where_merged_weights_give_other_numbers(
     rm = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="float32")
     case = CLASSIFIER.cases[0]
     assert rm.score(case["messages"]) == pytest.approx(score_by_peft(model, case["input_ids"]), abs=1e-5)
+    assert rm.load_report["adapter"] == "kept beside the weights"
 
 
 @pytest.mark.parametrize("renamed", ["score.modules_to_save.weight", "score.modules_to_save.default.weight"])

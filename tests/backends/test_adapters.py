@@ -49,6 +49,8 @@ def test_the_adapters_score_head_comes_before_the_bases_trained_one(base: Path, 
     assert AutoRM.load(base, adapter=adapter, torch_dtype="float32").score(MESSAGES) == pytest.approx(
         expected, abs=1e-4
     )
+    report = AutoRM.load(base, adapter=adapter, torch_dtype="float32").load_report
+    assert (report["adapter"], report["adapter_from"]) == ("merged into the weights", str(adapter))
     # The adapter alone names its base.
     assert AutoRM.load(adapter, torch_dtype="float32").score(MESSAGES) == pytest.approx(expected, abs=1e-4)
     assert AutoRM.load(base, torch_dtype="float32").score(MESSAGES) != pytest.approx(expected, abs=0.1)

@@ -221,6 +221,7 @@ def test_an_adapter_left_beside_a_whole_model_is_left_aside_and_said(
         assert score(folder) == merged
     assert [record.message.count("adapter_model.safetensors") for record in caplog.records] == [1]
     assert AutoRM.inspect(folder)["left_aside"] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert AutoRM.load(folder, "transformers").load_report["left_aside"] == AutoRM.inspect(folder)["left_aside"]
 
 
 @peft_names
