@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from reward_hub.checkpoints.files import CheckpointFiles
@@ -18,8 +20,12 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-# Hidden vectors or logits of merged weights against those of kept adapters, in standard deviations.
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.1}
+# Merged weights against kept adapters, on the hidden vectors and logits of a few tokens. In float32 the largest
+# difference, in standard deviations; over every kind of LoRA it was 5e-6 at most.
+TOLERANCE = 1e-5
+# In half precision the root mean square distance to float32, merged over kept. Where merging loses nothing, rounding
+# alone moved it by up to 7% either way; weights that a large adapter rounds away moved it by 12% to 65%.
+FARTHER = 1.1
 PROBE_TOKENS = 24
 
 
@@ -70,14 +76,15 @@ def apply_adapter(model: Any, files: CheckpointFiles, read: Read, *, merge: bool
     _check_complete(adapter, wrapped, config, report)
     files.adapted = _heads(wrapped.base_model.model, model, files, read)
     files.__dict__.pop("shapes", None)
-    if merge and not getattr(model, "is_quantized", False):
-        kept = _probe(model)
-        whole = wrapped.merge_and_unload(safe_merge=True)
-        model = getattr(whole, prefix) if prefix else whole
-        _require_equal(kept, _probe(model), model.dtype)
-        logger.info("The adapter %s is merged into the weights.", adapter.id)
-    else:
+    if not merge or getattr(model, "is_quantized", False) or any(weight.is_meta for weight in model.parameters()):
         logger.info("The adapter %s is kept beside the weights.", adapter.id)
+        return model
+    kept = _probe(model)
+    exact = kept if model.dtype == torch.float32 else _probe_in_float32(model)
+    whole = wrapped.merge_and_unload(safe_merge=True)
+    model = getattr(whole, prefix) if prefix else whole
+    _require_equal(kept, _probe(model), exact)
+    logger.info("The adapter %s is merged into the weights.", adapter.id)
     return model
 
 
@@ -208,21 +215,87 @@ def _heads(whole: Any, model: Any, files: CheckpointFiles, read: Read) -> dict[s
     return heads
 
 
-def _probe(model: Any) -> Any:
-    """What the model makes of a few tokens."""
+def _probe(model: Any) -> list[Any]:
+    """The hidden vectors that the model makes of a few tokens, and its logits where it has some; float32."""
     size = int(model.get_input_embeddings().weight.shape[0])
-    device = next((p.device for p in model.parameters() if p.device.type != "meta"), torch.device("cpu"))
+    device = next(model.parameters()).device
     ids = torch.arange(1, PROBE_TOKENS + 1, device=device)[None] * 7919 % size
     inputs = {"input_ids": ids}
     if model.config.is_encoder_decoder:
         inputs["decoder_input_ids"] = ids
+    hidden: list[Any] = []
+    head = model.get_output_embeddings()
+    hooks = [] if head is None else [head.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))]
     model.eval()
-    with torch.inference_mode():
-        outputs = model(**inputs)
-    return (outputs.logits if hasattr(outputs, "logits") else outputs.last_hidden_state).float().cpu()
+    try:
+        with torch.inference_mode():
+            outputs = model(**inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    parts = [*hidden, outputs.get("last_hidden_state"), outputs.get("logits")]
+    return [part.float().cpu() for part in parts if part is not None]
 
 
-def _require_equal(kept: Any, merged: Any, dtype: Any) -> None:
-    farthest = float((kept - merged).abs().max() / kept.std().clamp_min(1e-12))
-    if not farthest <= TOLERANCE.get(dtype, 1e-4):
-        raise NotEqualError(f"merged weights are {farthest:.2g} standard deviations off")
+def _probe_in_float32(model: Any) -> list[Any]:
+    """What a model in half precision would make of them in float32.
+
+    Raises:
+        NotEqualError: it cannot compute in float32.
+    """
+    try:
+        with _widened(model):
+            return _probe(model)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise NotEqualError(f"nothing proves merged weights equal: {error}") from error
+
+
+@contextmanager
+def _widened(model: Any) -> Iterator[None]:
+    """The model computes in float32, the weights of one layer at a time widened: memory is not doubled."""
+    layers = {layer for module in model.modules() if isinstance(module, torch.nn.ModuleList) for layer in module}
+    within = {part for layer in layers for part in layer.modules() if part is not layer}
+    narrow: list[list[tuple[Any, Any]]] = []
+
+    def widen(module: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        weights = [w for w in module.parameters(recurse=module in layers) if w.is_floating_point()]
+        narrow.append([(weight, weight.data) for weight in weights])
+        for weight in weights:
+            weight.data = weight.data.float()
+        return tuple(_wide(value) for value in arguments), {name: _wide(value) for name, value in named.items()}
+
+    def restore(*_: Any) -> None:
+        for weight, values in narrow.pop():
+            weight.data = values
+
+    hooks: list[Any] = []
+    for module in set(model.modules()) - within:
+        hooks.append(module.register_forward_pre_hook(widen, with_kwargs=True))
+        hooks.append(module.register_forward_hook(restore))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        while narrow:  # modules that an exception left
+            restore()
+
+
+def _wide(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _require_equal(kept: list[Any], merged: list[Any], exact: list[Any]) -> None:
+    """Merged weights give what kept adapters give; in half precision, where `exact` is another, nothing less exact."""
+    for ours, other, true in zip(kept, merged, exact, strict=True):
+        deviation = true.std().clamp_min(1e-12)
+        if exact is kept:
+            farthest = float((ours - other).abs().max() / deviation)
+            if not farthest <= TOLERANCE:
+                raise NotEqualError(f"merged weights are {farthest:.2g} standard deviations off")
+        else:
+            far, farther = (float((part - true).square().mean().sqrt() / deviation) for part in (ours, other))
+            if not farther <= FARTHER * far:
+                raise NotEqualError(
+                    f"merged weights are {farther:.2g} standard deviations from float32, kept adapters {far:.2g}"
+                )

@@ -15,7 +15,7 @@ from golden_sets import GoldenSet, score_case
 from safetensors.torch import load_file, save_file
 
 from reward_hub import AutoRM, CheckpointError, UnknownModelError, UnsupportedError
-from reward_hub.backends import transformers_loading
+from reward_hub.backends import adapters, transformers_loading
 from reward_hub.backends.adapters import NotEqualError
 
 peft = pytest.importorskip("peft")
@@ -49,14 +49,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def train(model: Any, folder: Path, **lora: Any) -> Any:
+def train(model: Any, folder: Path, *, scale: float = 0.2, **lora: Any) -> Any:
     """PEFT's model with random weights wherever the adapter would be trained, saved."""
     config = peft.LoraConfig(**{"r": 4, "lora_alpha": 8, **lora})
     wrapped = peft.get_peft_model(model, config)
     random = torch.Generator().manual_seed(9)
     with torch.no_grad():
         for weight in (w for w in wrapped.parameters() if w.requires_grad):
-            weight.copy_(torch.randn(weight.shape, generator=random) * 0.2)
+            weight.copy_(torch.randn(weight.shape, generator=random) * scale)
     wrapped.eval().save_pretrained(folder)
     return wrapped
 
@@ -93,6 +93,78 @@ def test_scores_are_those_of_peft(
     for case in CLASSIFIER.cases[:2]:
         expected = score_by_peft(model, case["input_ids"])
         assert rm.score(case["messages"]) == pytest.approx(expected, abs=1e-4)
+
+
+SMALL = 0.05  # as large as trained ones are beside the base's weights
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["plain", "regular expression", "rank-stabilised", "DoRA", "embeddings"])
+def test_an_ordinary_adapter_is_merged(
+    name: str, dtype: str, base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(classifier(base), tmp_path / "adapter", scale=SMALL, **{"task_type": "SEQ_CLS", **VARIANTS[name]})
+    with caplog.at_level("INFO", logger="reward_hub"):
+        AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype=dtype)
+    assert "is merged into the weights" in caplog.text
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_half_precision_is_no_farther_from_float32_than_with_the_adapter_beside_it(
+    name: str, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Merged or not: the distance that the probe allows, plus what other tokens than the probe's may differ by."""
+    model = train(classifier(base), tmp_path / "adapter", **{"task_type": "SEQ_CLS", **VARIANTS[name]})
+    trained = ("lora_", "modules_to_save")
+    with torch.no_grad():
+        for part, weight in model.named_parameters():
+            if not any(word in part for word in trained):
+                weight.copy_(weight.bfloat16())  # the base as it is loaded
+
+    def hidden(backbone: Any) -> torch.Tensor:
+        with torch.no_grad():
+            rows = [backbone(input_ids=torch.tensor([case["input_ids"]]))[0][0].float() for case in CLASSIFIER.cases]
+        return torch.cat(rows)
+
+    exact = hidden(model.base_model.model.model)
+    apply = transformers_loading.apply_adapter
+    loaded = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="bfloat16")
+    monkeypatch.setattr(transformers_loading, "apply_adapter", lambda *args, merge: apply(*args, merge=False))
+    beside = AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="bfloat16")
+    far = [float((hidden(rm.model.backend.model) - exact).square().mean().sqrt()) for rm in (loaded, beside)]
+    assert far[0] <= 1.25 * far[1]
+
+
+def test_an_adapter_that_rounding_would_eat_is_kept_in_half_precision(
+    base: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Changes of every layer that are as large as its weights lose a bit of either in the sum."""
+    train(classifier(base), tmp_path / "adapter", task_type="SEQ_CLS", target_modules="all-linear")
+    with caplog.at_level("INFO", logger="reward_hub"):
+        AutoRM.load(base, "transformers", adapter=tmp_path / "adapter", torch_dtype="bfloat16")
+    assert "standard deviations from float32, kept adapters" in caplog.text
+    assert "is kept beside the weights" in caplog.text
+
+
+def test_a_probe_in_float32_leaves_the_model_as_it_was() -> None:
+    small = {"vocab_size": 64, "num_layers": 1, "num_hidden_layers": 1, "hidden_size": 32, "intermediate_size": 48}
+    heads = {"num_heads": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+    t5 = transformers.T5Config(**small, **heads, d_model=32, d_kv=16, d_ff=48, decoder_start_token_id=0)
+    qwen = transformers.Qwen2Config(**small, **heads)
+    for model in (transformers.T5ForConditionalGeneration(t5), transformers.Qwen2ForCausalLM(qwen)):
+        model.to(torch.bfloat16).eval()
+        adapters._probe(model)
+        before = {name: (weight, weight.clone()) for name, weight in model.named_parameters()}
+        hooks = [(list(m._forward_pre_hooks), list(m._forward_hooks)) for m in model.modules()]
+        found = adapters._probe_in_float32(model)
+        for name, weight in model.named_parameters():
+            assert weight is before[name][0]
+            assert weight.dtype == torch.bfloat16
+            assert torch.equal(weight, before[name][1])
+        assert [(list(m._forward_pre_hooks), list(m._forward_hooks)) for m in model.modules()] == hooks
+        expected = adapters._probe(copy.deepcopy(model).float())
+        assert len(found) == len(expected) == 2  # the vectors that the LM head is given, and its logits
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
 
 
 def test_an_adapter_is_kept_where_merged_weights_give_other_numbers(
