@@ -75,12 +75,12 @@ def run(
         items = row_items(explain_row)
     else:
         checkpoint = load.as_group(CheckpointOptions)
-        own = {"--against": against, "--step-delimiter": step_delimiter, **template.given()}
+        own = {"--against": against, "--step-delimiter": step_delimiter, **template.given_of_template()}
         beyond = [name for name, value in own.items() if value is not None]
         _refuse(beyond + [name for name in load.given() if name not in checkpoint.given()])
         _inspect(model, checkpoint, as_json=as_json)
         return
-    arguments = template.arguments()
+    arguments = template.template_arguments()
     with load_model(model, load) as rm:
         explanation = explain(rm, items, step_delimiter=step_delimiter, template=arguments)
         if as_json:

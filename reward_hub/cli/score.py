@@ -38,7 +38,7 @@ def run(
     cannot be read a null `id`, its `line` and `error`.
     A killed run goes on where it stood when the same command is given again.
     """
-    arguments = template.arguments()
+    arguments = template.template_arguments()
     settings = {"step_delimiter": step_delimiter, **arguments}
     command = score_command(step_delimiter, arguments)
     run_command(command, file, model=model, rows=rows, load=load, more_settings=settings)

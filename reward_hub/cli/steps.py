@@ -36,7 +36,7 @@ def run(
     A killed run goes on where it stood when the same command is given again.
     """
 
-    arguments = template.arguments()
+    arguments = template.template_arguments()
 
     def item_of(record: dict[str, Any]) -> dict[str, Any]:
         item = stepwise_of(record)

@@ -37,11 +37,11 @@ class TemplateOptions:
         ),
     ] = None
 
-    def given(self) -> dict[str, str | None]:
+    def given_of_template(self) -> dict[str, str | None]:
         """What was typed."""
         return {"--tools": self.tools, "--chat-template-kwargs": self.chat_template_kwargs}
 
-    def arguments(self) -> dict[str, Any]:
+    def template_arguments(self) -> dict[str, Any]:
         """Those that were given, as `score` and its like take them.
 
         Raises:

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from bench_examples import DATA, records
+from golden_sets import GoldenModels, GoldenSet
+
+from reward_hub import AutoRM
 
 PAIRS = [
     {"id": "a", "subset": "s", "prompt": "2+2?", "chosen": "4", "rejected": "5"},
@@ -513,3 +516,25 @@ def test_logged_scores_of_instructions_have_no_accuracy(tmp_path: Path, reward_h
     assert (results["form"], results["rule"]) == ("instruction", None)
     assert (results["metrics"]["overall"]["mean"], results["metrics"]["subsets"]["s"]["mean"]) == (2.5, 1.0)
     assert "accuracy" not in results["metrics"]["overall"]
+
+
+def test_tools_belong_to_every_item(
+    golden_models: GoldenModels, tmp_path: Path, reward_hub: Callable[..., Any]
+) -> None:
+    model = str(golden_models.checkpoint(GoldenSet("seqcls-qwen2", "own")))
+    template = "{{ tools | tojson if tools }}{% for m in messages %}{{ m.content }}\n{% endfor %}"
+    tools, others = [{"name": "add"}], [{"name": "look"}]
+    rows = [PAIRS[0], {**PAIRS[1], "tools": tools}, {**PAIRS[2], "tools": others}]
+    data, out = write(tmp_path / "rows.jsonl", rows), tmp_path / "run"
+    asked = ("bench", "--data", data, "--tools", json.dumps(tools), "--out", str(out))
+    ended = reward_hub(*asked, "--model", model, "--chat-template", template)
+    assert ended.code == 1, ended.err
+    first, second, third = lines(out / "items.jsonl")
+    with AutoRM.load(model, chat_template=template) as rm:
+        for row, found in ((PAIRS[0], first), (PAIRS[1], second)):
+            for name in ("chosen", "rejected"):
+                expected = rm.score(prompt=row["prompt"], response=row[name], tools=tools)
+                assert found["scores"][name] == [pytest.approx(expected, abs=1e-5)]
+    assert "a message has others" in third["error"]["message"]
+    recorded = reward_hub(*asked[:-2], "--scores", write(tmp_path / "scores.jsonl", SCORES))
+    assert (recorded.code, "--tools is of a run that scores" in recorded.err) == (2, True)

@@ -156,6 +156,7 @@ app.callback(invoke_without_command=True)(command_of(run))
 def _refuse_options_of_scoring(data: DataOptions, out: OutOptions) -> None:
     options_given = {
         "--step-delimiter": data.step_delimiter,
+        **data.given_of_template(),
         "--num-shards": out.num_shards,
         "--shard": out.shard,
         "--retry-errors": out.retry_errors or None,

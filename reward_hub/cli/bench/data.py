@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,8 +18,11 @@ from reward_hub.cli.bench.files import BenchTask
 from reward_hub.cli.column_options import ColumnOptions
 from reward_hub.cli.named_values import named_values
 from reward_hub.cli.option_groups import typed_delimiter
+from reward_hub.cli.template_options import TemplateOptions
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.rows import RowFormatError
+from reward_hub.errors import InvalidConversationError
+from reward_hub.messages import with_template_arguments
 
 _DATA = "Data"
 _DEFAULT_SUITE = "rewardbench"
@@ -27,7 +31,7 @@ _SUITES = ", ".join(name for name, entry in BENCHMARKS.builtin().items() if entr
 
 
 @dataclasses.dataclass(frozen=True)
-class DataOptions(ColumnOptions):
+class DataOptions(ColumnOptions, TemplateOptions):
     """What is scored."""
 
     suite: Annotated[
@@ -113,6 +117,8 @@ def load_task(options: DataOptions, *, judge: JudgeMode | None = None) -> BenchT
         raise UsageError(f"{data.name} holds no rows.")
     if options.answer_pattern is not None:
         items = [_with_answers(item, options.answer_pattern) for item in items]
+    if template := options.template_arguments():
+        items = [_with_template(item, template) for item in items]
     task = BenchTask(
         items,
         form,
@@ -189,6 +195,18 @@ def _with_answers(item: Item, pattern: str) -> Item:
         raise UsageError(f"--answer-pattern {pattern!r} must have one group: the answer.")
     answers = [matches[-1].strip() if matches else None for matches in matches_of]
     return dataclasses.replace(item, truth={**item.truth, "answers": answers})
+
+
+def _with_template(item: Item, template: Mapping[str, Any]) -> Item:
+    """The item with what the chat template takes besides; an item that has others of its own is an error."""
+    try:
+        conversations = {
+            name: tuple(dataclasses.replace(c, messages=with_template_arguments(c.messages, **template)) for c in group)
+            for name, group in item.conversations.items()
+        }
+    except InvalidConversationError as error:
+        return Item(item.id, item.subset, error=error.message)
+    return dataclasses.replace(item, conversations=conversations)
 
 
 def _rule_options(
