@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from reward_hub.encoding import refuse_template_arguments
+from reward_hub.labels import classes_named
 from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs, Read
 from reward_hub.types import (
@@ -83,6 +84,8 @@ class LogRatio:
     leaves_out: Callable[[Setup, Tokenizer, int], bool] | None = None
 
 
+BAD_GOOD = ("bad", "good")
+"""The classes of a head of two, in the order in which training tools number them."""
 FileNames: TypeAlias = frozenset[str]
 Matches: TypeAlias = Callable[[Config, TensorShapes, FileNames], bool]
 
@@ -239,6 +242,12 @@ def step_probability(column: int) -> Callable[[Array, Setup], Scored]:
         return Scored(steps=softmax(logits)[:, column].tolist())
 
     return score
+
+
+def good_class_probability(logits: Array, setup: Setup) -> Scored:
+    """The `score` of process families with a head of two classes a step: [n_steps, 2] logits -> P(good) a step."""
+    _, good = classes_named(setup.config, BAD_GOOD)
+    return Scored(steps=softmax(logits)[:, good].tolist())
 
 
 def calls_itself(*architectures: str) -> Matches:

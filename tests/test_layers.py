@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[1] / "reward_hub"
 ENGINES = {"torch", "transformers", "vllm", "peft", "accelerate"}
 # The script that trains the built-in models runs by itself; loading those models imports none of it.
 TRAINING = ("builtin.train", "builtin.batches")
-FAMILY = {"family", "reads", "heads", "encoding", "numerics", "types", "errors"}
+FAMILY = {"family", "reads", "heads", "labels", "encoding", "numerics", "types", "errors"}
 # What the HTTP backend uses besides: a vLLM server is asked as vLLM's plan says, every server in its dialect.
 OVER_HTTP = {
     "loops",
@@ -25,7 +25,7 @@ OVER_HTTP = {
 LAYERS = (
     ("errors", "lazy_names", "load_call", "loops", "types", "version"),
     ("messages", "numerics", "plugins", "tokenizers", "truncation", "work"),
-    ("aggregation", "data", "heads", "http", "reward_model", "tokenizer"),
+    ("aggregation", "data", "heads", "http", "labels", "reward_model", "tokenizer"),
     ("calls", "checkpoints", "encoding", "preference_data", "ranking", "reads"),
     ("base", "family"),
     ("backends", "families", "fingerprints", "integrations", "wrapper_rm"),

@@ -17,12 +17,13 @@ from reward_hub.encoding import ending_tokens, prompt_text, steps_of
 from reward_hub.errors import CheckpointError
 from reward_hub.family import Backbone, Checkpoint, Config, Family, Setup, TensorShapes
 from reward_hub.heads import Linear
+from reward_hub.labels import classes_named
 from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import Array, Conversation, Scored, TokenInput
 
 BACKBONES = {"ReasonEval_7B": "mistral", "ReasonEval_34B": "llama"}
-CLASSES = 3
+CLASSES = ("bad", "neutral", "good")
 
 
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:
@@ -54,16 +55,18 @@ def read(setup: Setup) -> HeadOutputs:
     """The bias is there or not as config.json says (`use_bias` in the 7B, `bias` in the 34B)."""
     config = setup.config
     for key in ("score_dimension", "score_dim"):
-        if int(config.get(key) or CLASSES) != CLASSES:
-            raise CheckpointError(f"config.json has {key} {config[key]}; ReasonEval's classes are {CLASSES}.")
+        if int(config.get(key) or len(CLASSES)) != len(CLASSES):
+            raise CheckpointError(f"config.json has {key} {config[key]}; ReasonEval's classes are {len(CLASSES)}.")
+    classes_named(config, CLASSES)
     bias = config.get("use_bias", config.get("bias"))
-    return HeadOutputs(Linear("score_head", CLASSES, bias=None if bias is None else bool(bias)))
+    return HeadOutputs(Linear("score_head", len(CLASSES), bias=None if bias is None else bool(bias)))
 
 
 def score(logits: Array, setup: Setup) -> Scored:
-    """[n_steps, 3] logits (negative, neutral, positive) -> validity a step."""
+    """[n_steps, 3] logits (negative, neutral, positive, or as `id2label` names them) -> validity a step."""
+    _, neutral, positive = classes_named(setup.config, CLASSES)
     p = softmax(logits)
-    return Scored(steps=(p[:, 1] + p[:, 2]).tolist(), attributes={"redundancy": p[:, 1].tolist()})
+    return Scored(steps=(p[:, neutral] + p[:, positive]).tolist(), attributes={"redundancy": p[:, neutral].tolist()})
 
 
 def backbone(config: Config, tensors: TensorShapes) -> Backbone:
@@ -100,6 +103,7 @@ FAMILY = Family(
     backbone=backbone,
     score_range=(0.0, 1.0),
     aggregate="min",
+    recipe=2,
     read_summary="head at the last token of each step",
     head_summary="score_head [3, H]",
     reading="The authors' script, which keeps steps as they are; PRMBench removes 'Step k.' from their beginnings.",

@@ -1,6 +1,7 @@
 """Token classifiers with two labels, as TRL's PRMTrainer writes them: P(right) at the separator after each step.
 
-The probability of LABEL_1, 0 to 1; with output="difference" P(right) - P(wrong), -1 to 1, as PURE reports it.
+The probability of LABEL_1, or of the class that `id2label` calls the good one (reward_hub/labels.py has the words),
+0 to 1; with output="difference" P(right) - P(wrong), -1 to 1, as PURE reports it.
 Recipe: https://github.com/huggingface/trl (PRMTrainer.tokenize_row): bos if the tokenizer has one, prompt, then step
 and separator by turns, each tokenised by itself without special tokens; the separator's last token carries the label.
 No chat template: the first step follows the prompt directly. The separator is an argument of the training that no
@@ -16,8 +17,9 @@ import pydantic
 
 from reward_hub.encoding import prompt_text, steps_apart
 from reward_hub.errors import CheckpointError
-from reward_hub.family import Checkpoint, Config, Family, Setup, TensorShapes
+from reward_hub.family import BAD_GOOD, Checkpoint, Config, Family, Setup, TensorShapes
 from reward_hub.heads import Linear
+from reward_hub.labels import classes_named
 from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import Array, Conversation, Scored, TokenInput
@@ -43,12 +45,19 @@ def encode(conversation: Conversation, setup: Setup) -> TokenInput:
     return steps_apart([*bos, *tokenizer.encode(prompt_text(conversation))], conversation, separator, tokenizer)
 
 
+def read(setup: Setup) -> HeadOutputs:
+    """The stock head; labels that contradict each other are refused now, before anything is scored."""
+    classes_named(setup.config, BAD_GOOD)
+    return HeadOutputs(Linear("score", 2, bias=True))
+
+
 def score(logits: Array, setup: Setup) -> Scored:
-    """[n_steps, 2] logits (wrong, right) -> P(right), or P(right) - P(wrong), a step."""
+    """[n_steps, 2] logits -> P(right), or P(right) - P(wrong), a step."""
+    wrong, right = classes_named(setup.config, BAD_GOOD)
     p = softmax(logits)
     if setup.options.output == "difference":
-        return Scored(steps=(p[:, 1] - p[:, 0]).tolist())
-    return Scored(steps=p[:, 1].tolist())
+        return Scored(steps=(p[:, right] - p[:, wrong]).tolist())
+    return Scored(steps=p[:, right].tolist())
 
 
 def range_of(setup: Setup) -> tuple[float, float]:
@@ -86,12 +95,13 @@ FAMILY = Family(
     ),
     matches=matches,
     encode=encode,
-    read=HeadOutputs(Linear("score", 2, bias=True)),
+    read=read,
     score=score,
     options=Options,
     score_range=(0.0, 1.0),
     range_of=range_of,
     aggregate="last",
+    recipe=2,
     read_summary="head at the last separator token of each step",
     head_summary="score [2, H]",
     reading="The tokenisation of the training. TRL's documentation shows a pipeline over the growing text with a "
