@@ -117,7 +117,7 @@ def family_of_checkpoint(model: str, config: Config, shapes: TensorShapes, files
     if matching:
         names = [family.name for family in matching]
         raise UnknownModelError(
-            f"{model} fits several families: {', '.join(names)}. Say which with family=...", near=names
+            f"{model} fits several families: {', '.join(names)}{_heads(shapes)}. Say which with family=...", near=names
         )
     architectures = list(config.get("architectures") or [])
     hinted = [family for family in families() if set(family.architectures) & set(architectures)]
@@ -125,23 +125,29 @@ def family_of_checkpoint(model: str, config: Config, shapes: TensorShapes, files
     if hinted and not possible:
         head = ", ".join(family.head_summary or family.name for family in hinted)
         raise CheckpointError(
-            f"{model} calls itself {architectures[0]}, which is {hinted[0].name}, but its head ({head}) is not in the "
-            "files."
+            f"{model} calls itself {architectures[0]}, which is {hinted[0].name}, but its head ({head}) is not the "
+            f"one in the files{_heads(shapes)}."
         )
     form = f"architectures {architectures}" if architectures else f"model_type {config.get('model_type')!r}"
-    heads = sorted(name for name, shape in shapes.items() if is_head_like(name))[:8]
     if possible:
         raise UnknownModelError(
-            f"{model} ({form}) does not tell what kind of reward model it is, if it is one. It could be: "
-            f"{', '.join(possible)}. Say which with family=..., or give reference= for an implicit (DPO) reward.",
+            f"{model} ({form}{_heads(shapes)}) does not tell what kind of reward model it is, if it is one. "
+            f"It could be: {', '.join(possible)}. Say which with family=..., or give reference= for an implicit (DPO) "
+            "reward.",
             near=possible,
         )
     raise UnknownModelError(
-        f"No family fits {model} ({form}; head-like tensors: {', '.join(heads) or 'none'}). If it is one of the known "
+        f"No family fits {model} ({form}{_heads(shapes) or '; head-like tensors: none'}). If it is one of the known "
         f"families, say family=...; known: {', '.join(family.name for family in families())}."
         + _how_to_register(shapes),
         near=[family.name for family in hinted],
     )
+
+
+def _heads(shapes: TensorShapes) -> str:
+    """The tensors that may be a head, those of few rows first, for a message."""
+    heads = sorted(filter(is_head_like, shapes), key=lambda name: (len(shapes[name]) != 2, shapes[name], name))[:8]
+    return f"; head-like tensors: {', '.join(heads)}" if heads else ""
 
 
 def _how_to_register(shapes: TensorShapes) -> str:

@@ -104,7 +104,7 @@ def test_a_backend_knows_no_family_and_no_other_backend(module: str) -> None:
     assert (
         outside
         - {
-            *("checkpoints.files", "checkpoints.remote_code", "checkpoints.tensors"),
+            *("checkpoints.files", "checkpoints.prefixes", "checkpoints.remote_code", "checkpoints.tensors"),
             *("errors", "family", "heads", "reads", "tokenizer", "types"),
         }
         == set()

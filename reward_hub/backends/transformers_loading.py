@@ -14,6 +14,7 @@ from reward_hub.backends.adapters import NotEqualError, apply_adapter
 from reward_hub.backends.base import EngineOptions
 from reward_hub.backends.stock_config import stock_config
 from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.prefixes import misplaced
 from reward_hub.checkpoints.tensors import lm_head_name, stored_lm_head
 from reward_hub.errors import (
     CheckpointError,
@@ -247,7 +248,9 @@ def _check_report(files: CheckpointFiles, report: dict[str, Any], backbone: Back
     missing = sorted(report.get("missing_keys") or ())
     if missing:
         raise CheckpointError(
-            f"{files.id} lacks {len(missing)} tensor(s) of its backbone: {', '.join(missing[:5])}.", tensor=missing[0]
+            f"{files.id} lacks {len(missing)} tensor(s) of its backbone: {', '.join(missing[:5])}."
+            f"{misplaced(files, missing)}",
+            tensor=missing[0],
         )
     mismatched = list(report.get("mismatched_keys") or ())
     if mismatched:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from reward_hub.checkpoints.files import CheckpointFiles
+from reward_hub.checkpoints.prefixes import misplaced
 from reward_hub.errors import CheckpointError, UnsupportedError
 from reward_hub.heads import HIDDEN, Head, TensorSpecs
 from reward_hub.types import Array, Config
@@ -22,6 +24,8 @@ EMBEDDINGS = (
     "shared.weight",
 )
 _ROWS = 4096  # read at a time
+# Embeddings, the LM head, and whatever stands in numbered layers.
+_BACKBONE = re.compile(r"embed|wte|wpe|lm_head|(^|\.)(layers?|h|blocks?)\.\d+\.|lora_")
 
 
 def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:
@@ -35,7 +39,7 @@ def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:
         if name not in files.shapes:
             raise CheckpointError(
                 f"{files.id} has no tensor {name!r}, which the head needs{_near(name, files)}. "
-                "A head that is not in the checkpoint is never made up.",
+                f"A head that is not in the checkpoint is never made up.{misplaced(files, [name])}",
                 tensor=name,
             )
     sizes = _agreed_sizes(specs, files.shapes, hidden_size)
@@ -48,10 +52,20 @@ def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:
             )
 
 
+def candidate_heads(files: CheckpointFiles) -> list[str]:
+    """The tensors that may each be a head's last layer: few rows of the hidden size, outside of the backbone."""
+    width = hidden_size(files.config)
+    return [
+        name
+        for name, shape in files.shapes.items()
+        if name.endswith("weight") and len(shape) == 2 and shape[1] == width > shape[0] and not _BACKBONE.search(name)
+    ]
+
+
 def _near(name: str, files: CheckpointFiles) -> str:
     stem = name.split(".")[0]
-    near = [n for n in files.shapes if n.split(".")[0] == stem or n.endswith(f".{stem}")][:6]
-    return f" (near it: {', '.join(near)})" if near else ""
+    near = [n for n in files.shapes if n.split(".")[0] == stem] or candidate_heads(files)
+    return f" (near it: {', '.join(near[:6])})" if near else ""
 
 
 def _agreed_sizes(specs: TensorSpecs, shapes: Mapping[str, tuple[int, ...]], hidden_size: int) -> dict[int | str, int]:
@@ -104,6 +118,11 @@ def _named(files: CheckpointFiles, endings: Sequence[str]) -> list[str]:
         if any(name == ending or name.endswith(f".{ending}") for ending in endings) and "vision" not in name
     ]
     return sorted(found, key=lambda name: (name.count("."), name))
+
+
+def lm_head_names(files: CheckpointFiles) -> list[str]:
+    """The tensors that may be the LM head: those called so, then the input embeddings, to which it may be tied."""
+    return [*_named(files, LM_HEADS), *_named(files, EMBEDDINGS)]
 
 
 def embeddings_name(files: CheckpointFiles) -> str | None:

@@ -43,7 +43,29 @@ What is known of these does not make a number certain, so they are refused inste
 - ScalableMath/llemma-7b-prm-*: the reward is the mean over all vocabulary logits, and the tokenizer lies in another
   repository; no checkpoint to hold the reading against.
 - openreasoner/Math-psa: an adapter over a base model that its repository does not hold.
-- Skywork-VL-Reward and other models that look at pictures."""
+- Skywork-VL-Reward and other models that look at pictures.
+- internlm/POLAR-*: scores a response beside a demonstration. It has the form of `internlm2-reward`, is told from it by
+  its reward token, and refused.
+- Qwen3-Reranker and classifiers made of it: a text of their own for query, document and instruction.
+
+## Recipes that look alike on disk
+
+A checkpoint that names no published id shows its family by its config and its tensors. Of these, something else tells:
+
+"""
+_DOUBTS = """
+A checkpoint that holds a head beside the one that its family reads is refused until `family=` says which was trained.
+One whose head alone says its family (`regression_head` on a Llama, say) loads with a warning under another class name.
+
+Weights that were saved inside a wrapper (`module.`, `_orig_mod.`, `_fsdp_wrapped_module.`, one more `model.`) are
+refused with the lines that save them without it.
+
+## Classes that have names
+
+A head of two or three classes a step (`trl-prm`, `qwen-math-prm`, `reasoneval`) is read at the class that `id2label` or
+`label2id` of config.json calls the good one, by one of these words. LABEL_0 and LABEL_1 say nothing: the last class is
+the good one then. Names that contradict each other, or say nothing that is known, are an error.
+"""
 _JUDGES = """
 ## Judges
 
@@ -213,7 +235,20 @@ def _markdown(families: tuple[Family, ...]) -> str:
         )
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     readings = [f"- `{family.name}`: {family.reading}" for family in families if family.reading]
-    return "\n".join([_PAGE_HEAD + lines[0], *lines[1:], "", _READINGS_HEAD, *readings, "", _UNSUPPORTED]) + "\n"
+    page = [_PAGE_HEAD + lines[0], *lines[1:], "", _READINGS_HEAD, *readings, "", _UNSUPPORTED + _lookalikes(), _DOUBTS]
+    return "\n".join([*page, *_words()]) + "\n"
+
+
+def _lookalikes() -> str:
+    from reward_hub.loading.lookalikes import LOOKALIKES
+
+    return "\n".join(f"- {' and '.join(f'`{name}`' for name in row.recipes)}: {row.described}" for row in LOOKALIKES)
+
+
+def _words() -> list[str]:
+    from reward_hub.labels import MEANINGS
+
+    return [f"- {name}: {', '.join(f'`{word}`' for word in sorted(words))}" for name, words in MEANINGS.items()]
 
 
 def _print_table(families: tuple[Family, ...]) -> None:

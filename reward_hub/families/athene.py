@@ -4,7 +4,8 @@ Scores the whole conversation; a raw, unbounded logit.
 Recipe: https://huggingface.co/Nexusflow/Athene-RM-8B (the card's class and pipeline: the chat template's text and the
 cls token are given to the tokenizer like any text, so that two bos stand in front; the last cls token is read).
 Departs from it: the cls token is the tokenizer's own instead of a fixed id, and survives truncation. The card cuts at
-4096 from the right, which loses the cls token and then fails.
+4096 from the right, which loses the cls token and then fails. A `v_head` on Llama under another class name is taken for
+an Athene, where the tokenizer has a cls token, with a warning.
 """
 
 from __future__ import annotations

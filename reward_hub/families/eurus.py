@@ -3,7 +3,8 @@
 Scores a question and an answer; a raw, unbounded logit.
 Recipe: https://huggingface.co/openbmb/Eurus-RM-7b (modeling_eurus_rm.py and the card's text: one bos, no eos).
 The card closes the instruction with a backslash, and so do we.
-More turns and system prompts have no text there and are refused.
+More turns and system prompts have no text there and are refused. A `regression_head` on Mistral under another class
+name is taken for it, with a warning.
 """
 
 from __future__ import annotations

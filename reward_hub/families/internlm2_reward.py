@@ -4,6 +4,7 @@ Scores the whole conversation; a raw, unbounded logit.
 Recipe: https://huggingface.co/internlm/internlm2-7b-reward (modeling_internlm2.py, `get_score`: the chat template's
 text without further special tokens, then the reward token unless it already stands last).
 Departs from it: runs on the stock Llama classes. Names are mapped and the packed `wqkv` is cut; no number changes.
+POLAR has the same form on disk; the name of the reward token tells the two apart (reward_hub/loading/lookalikes.py).
 The first public revision tokenised with a second bos and always appended; the current one is followed.
 """
 

@@ -4,7 +4,8 @@ Sigmoid of one output, 0 to 1. (ReasonFlux-PRM-7B is a Qwen2.5-Math-PRM and stan
 Recipe: https://huggingface.co/Gen-Verse/ReasonFlux-PRM-1.5B (utils, RewardModel): problem and response as one text with
 nothing between; the head is a pickle beside an ordinary causal LM, `reward_head.pt`, read with weights_only.
 Departs from it: longer inputs are refused instead of cut at 2048 tokens. Step scores are an extension: the score of the
-response up to and including the step, tokenised by itself. System prompt and earlier turns, of which the original knows
+response up to and including the step, tokenised by itself. The original cuts nothing off a response, so blank lines at
+its end belong to what is scored, and to its last step. System prompt and earlier turns, of which the original knows
 none, stand before the problem.
 """
 
@@ -39,7 +40,8 @@ def prefixes(conversation: Conversation) -> list[Conversation]:
 
 
 def step_ends(conversation: Conversation) -> list[int]:
-    """Where each step ends in the response. Empty steps share the white space they stand in evenly between them."""
+    """Where each step ends in the response: the last one where the response ends, if only white space follows it. Empty
+    steps share the white space they stand in evenly between them."""
     spans = conversation.step_spans or ((0, len(conversation.response)),)
     ends = [end for _, end in spans]
     for empty, run in groupby(range(len(spans)), lambda i: spans[i][0] == spans[i][1]):
@@ -54,6 +56,8 @@ def step_ends(conversation: Conversation) -> list[int]:
         if not rest:
             for i, place in enumerate(places):
                 ends[place] = start + (i if first else i + 1) * width
+    if conversation.response[ends[-1] :].isspace():
+        ends[-1] = len(conversation.response)
     return ends
 
 
@@ -81,6 +85,7 @@ FAMILY = Family(
     score_range=(0.0, 1.0),
     aggregate="model",
     max_length=2048,
+    recipe=2,
     read_summary="head at the last token of each prefix",
     head_summary="reward_head [1, H] in reward_head.pt",
     reading="The authors' RewardModel, one unpadded response; loading the repository as a causal LM drops the head.",

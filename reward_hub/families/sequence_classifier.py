@@ -6,6 +6,8 @@ Recipe: https://huggingface.co/sfairXC/FsfairX-LLaMA3-RM-v0.1 (chat template, it
 Text that spells the bos token stays in the conversation, as on the Llama-3.1 and Tulu cards. Where the card removes it
 everywhere (`.replace(tokenizer.bos_token, "")`), the checkpoint's row says so, and `options={"remove_every_bos": True}`
 says it for a copy. The position read is the last token, never "the token before the first pad id".
+A `score.bias` in the file is added, as it was in training and as vLLM adds it. transformers' class has none and leaves
+it out, so that its scores differ by that number; a warning says so.
 """
 
 from __future__ import annotations

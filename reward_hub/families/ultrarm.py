@@ -3,7 +3,8 @@
 Scores a question and an answer; a raw, unbounded logit.
 Recipe: https://huggingface.co/openbmb/UltraRM-13b (the card's inline class and text: one bos, no eos).
 More turns and system prompts have no text there and are refused.
-IDEA-CCNL/Ziya-LLaMA-7B-Reward has the same architecture name and another head; it is not read.
+A `regression_head` on Llama under another class name is taken for an UltraRM, for want of other candidates, with a
+warning. IDEA-CCNL/Ziya-LLaMA-7B-Reward has the same architecture name and another head; it is not read.
 """
 
 from __future__ import annotations

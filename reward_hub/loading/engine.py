@@ -17,6 +17,7 @@ from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.errors import RegistryError, UnsupportedError
 from reward_hub.family import Setup
 from reward_hub.loading.arguments import ENGINE, Arguments
+from reward_hub.loading.lookalikes import refuse_others
 from reward_hub.loading.resolve import ResolvedCheckpoint, checked_read, length_limit, resolve, set_up
 from reward_hub.models import implicit_rm
 from reward_hub.models.implicit_rm import ImplicitRM
@@ -66,12 +67,15 @@ def load_here(arguments: Arguments) -> BaseRM:
     checkpoint = resolve(
         arguments["model"],
         family=family_asked_for(arguments),
-        **arguments.some("revision", "adapter", *ACCESS),
+        **arguments.some("revision", "adapter", "tokenizer", *ACCESS),
     )
 
     def choose(setup: Setup) -> ChosenEngine:
         chosen = _choose(method, checkpoint, checked_read(checkpoint, setup))
         arguments.check_engine_options(chosen.engine.known_options(), chosen.name)
+        if checkpoint.recognised and checkpoint.files.folder is None:
+            checkpoint.files.fetch()
+            refuse_others(checkpoint.name, checkpoint.family, checkpoint.files, lambda: setup.tokenizer)
         return chosen
 
     def reference() -> ResolvedCheckpoint:

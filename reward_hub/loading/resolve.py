@@ -12,17 +12,20 @@ from reward_hub import registry
 from reward_hub.checkpoints import builtin
 from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
 from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint, tokenizer_files
-from reward_hub.checkpoints.tensors import check_tensors, hidden_size
+from reward_hub.checkpoints.prefixes import refuse_wrapped
+from reward_hub.checkpoints.tensors import candidate_heads, check_tensors, hidden_size
 from reward_hub.errors import RemoteCodeRefusedError, RewardHubError, UnknownModelError
 from reward_hub.family import Backbone, Family, Setup
+from reward_hub.heads import Head
+from reward_hub.loading.lookalikes import recognise
 from reward_hub.models.shown_tokens import shown_input
 from reward_hub.plugins import nearest
 from reward_hub.reads import HeadOutputs, Read
+from reward_hub.tokenizer import Tokenizer, load_tokenizer
 from reward_hub.types import Checkpoint, Conversation, Message, Pair
 
 if TYPE_CHECKING:
     from reward_hub.http.dialects.base import Connection
-    from reward_hub.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ class ResolvedCheckpoint:
 
     Attributes:
         why: how the family was found.
+        recognised: its files alone told the family: neither the caller nor a published id did.
         backbone: how it becomes a checkpoint of a stock class, where it is none.
         connection: the server that holds the weights, where they are not loaded here; `served_as` is its name for them.
     """
@@ -41,6 +45,7 @@ class ResolvedCheckpoint:
     files: CheckpointFiles
     family: Family
     why: str
+    recognised: bool = False
     backbone: Backbone | None = None
     connection: Connection | None = None
     served_as: str | None = None
@@ -61,8 +66,12 @@ def resolve(
     local_files_only: bool,
     trust_remote_code: bool = False,
     adapter: str | Path | None = None,
+    tokenizer: Any = None,
 ) -> ResolvedCheckpoint:
     """Open a checkpoint and find its family: as `family` says, by the published id, or by what is in it.
+
+    Args:
+        tokenizer: the one that it is to be used with, where it is not the checkpoint's own.
 
     Raises:
         UnknownModelError, CheckpointError, RemoteCodeRefusedError: see `AutoRM.load`.
@@ -90,9 +99,12 @@ def resolve(
             name,
             ", ".join(files.left_aside),
         )
+    recognised = known is None
+    if known is None or known.backbone is None:  # which may know the names that it was saved with
+        refuse_wrapped(files)
     if known is None:
         try:
-            known = registry.family_of_checkpoint(name, files.config, files.shapes, files.files)
+            known, why = recognise(name, files, lambda: _tokenizer(files, tokenizer, None))
         except UnknownModelError as error:
             if "auto_map" in files.config and not trust_remote_code and not error.near:
                 raise RemoteCodeRefusedError(
@@ -100,26 +112,16 @@ def resolve(
                     "To run its code all the same, pass trust_remote_code=True and family=."
                 ) from error
             raise
-        why = "its config and tensors"
     backbone = None if known.backbone is None else known.backbone(files.config, files.shapes)
-    return ResolvedCheckpoint(name, files, known, why, backbone)
+    return ResolvedCheckpoint(name, files, known, why, recognised, backbone)
 
 
 def set_up(
     checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] | None, tokenizer: Any, chat_template: str | None
 ) -> Setup:
     """What the family's functions look at: the tokenizer and the options, as the caller gave them or as they are."""
-    from reward_hub.tokenizer import load_tokenizer
-
-    if tokenizer is None:
-        tokenizer = load_tokenizer(checkpoint.files.tokenizer_folder(), chat_template=chat_template)
-    elif isinstance(tokenizer, (str, Path)):
-        tokenizer = load_tokenizer(tokenizer_folder(str(tokenizer)), chat_template=chat_template)
-    elif chat_template is not None:
-        raise TypeError(
-            "chat_template= goes with a tokenizer by name; give the tokenizer object its template yourself."
-        )
     files = checkpoint.files
+    tokenizer = _tokenizer(files, tokenizer, chat_template)
     setup = Setup(tokenizer, files.config, files.shapes, _family_options(checkpoint, options))
     if chat_template is not None and not _renders(checkpoint.family, setup):
         logger.warning(
@@ -134,6 +136,19 @@ def set_up(
     ):
         tokenizer.require_template()
     return setup
+
+
+def _tokenizer(files: CheckpointFiles, given: Any, chat_template: str | None) -> Tokenizer:
+    """The caller's tokenizer, where one is given by name or as an object, else the checkpoint's."""
+    if given is None:
+        return load_tokenizer(files.tokenizer_folder(), chat_template=chat_template)
+    if isinstance(given, (str, Path)):
+        return load_tokenizer(tokenizer_folder(str(given)), chat_template=chat_template)
+    if chat_template is not None:
+        raise TypeError(
+            "chat_template= goes with a tokenizer by name; give the tokenizer object its template yourself."
+        )
+    return cast("Tokenizer", given)
 
 
 def _renders(family: Family, setup: Setup) -> bool:
@@ -219,10 +234,30 @@ def _family_options(checkpoint: ResolvedCheckpoint, options: Mapping[str, Any] |
 
 def checked_read(checkpoint: ResolvedCheckpoint, setup: Setup) -> Read:
     """The family's read, with every head tensor known to be there in the right shape."""
-    read = checkpoint.family.read_for(setup)
+    read, files = checkpoint.family.read_for(setup), checkpoint.files
     if isinstance(read, HeadOutputs):
-        check_tensors(checkpoint.files, read.head, hidden_size(checkpoint.files.config))
+        check_tensors(files, read.head, hidden_size(files.config))
+        if checkpoint.recognised:
+            _refuse_other_heads(checkpoint, read.head)
     return read
+
+
+def _refuse_other_heads(checkpoint: ResolvedCheckpoint, head: Head) -> None:
+    """Where several heads lie in one file, nothing says which of them was trained.
+
+    Raises:
+        UnknownModelError: the files alone told the family, and hold a head beside the one that it reads.
+    """
+    files, family = checkpoint.files, checkpoint.family.name
+    own = {**head.tensors(), **head.optional()}
+    others = [name for name in candidate_heads(files) if name not in own]
+    if others:
+        raise UnknownModelError(
+            f"{checkpoint.name} holds several heads: {', '.join(others)} beside that of {family} "
+            f"({', '.join(head.tensors())}), and nothing says which of them was trained. Say which with family=..., "
+            f"{family!r} say.",
+            near=[family],
+        )
 
 
 def length_limit(checkpoint: ResolvedCheckpoint, setup: Setup, given: int | None) -> int | None:

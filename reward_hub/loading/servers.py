@@ -156,7 +156,7 @@ def _checkpoint_behind(
                 f"checkpoint={name!r}."
             )
         try:
-            return resolve(name, family=family, **arguments.some("revision", *ACCESS)), ""
+            return resolve(name, family=family, **arguments.some("revision", "tokenizer", *ACCESS)), ""
         except RewardHubError as error:
             if given is not None:
                 raise

@@ -632,6 +632,18 @@ def test_reasonflux_gives_empty_steps_their_place_between_the_others(
     assert scores == pytest.approx([flux_score(flux, text) for text in cut], abs=TOLERANCE)
 
 
+@pytest.mark.parametrize("ending", ["\n", "\n\n", "\n \n\n", "  "])
+def test_the_last_step_of_reasonflux_is_scored_with_the_blank_lines_behind_it(ending: str, flux: Any) -> None:
+    response = f"one.\n\ntwo.{ending}"
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": response}]
+    whole = flux_score(flux, response)
+    assert whole != pytest.approx(flux_score(flux, "one.\n\ntwo."), abs=TOLERANCE)
+    for scores in (flux.score_steps(messages), flux.score_steps(messages, steps=["one.", "two."])):
+        assert scores == pytest.approx([flux_score(flux, "one."), whole], abs=TOLERANCE)
+    assert flux.score(messages) == pytest.approx(whole, abs=TOLERANCE)
+    assert flux.score(messages, aggregation="last") == pytest.approx(whole, abs=TOLERANCE)
+
+
 def test_reasonflux_batches_keep_order_and_name_the_item_that_fails(flux: Any) -> None:
     items = [{"prompt": "q", "response": text} for text in ("a.\n\nb.", "x " * 2000 + "\n\ny", "c.")]
     results = flux.score_steps_batch(items, on_error="none", return_details=True)
