@@ -15,14 +15,15 @@ import pydantic
 import pytest
 from golden_sets import GoldenModels, GoldenSet, RecordingBackend, expected_scores, golden_sets
 from judge_server import judge_server, says, verdict
-from local_servers import VllmLike, local_server
+from local_servers import NOT_FOUND, Sent, VllmLike, local_server, routes
 from made_tokenizers import byte_tokenizer, save
 from server_process import ServerProcess, serve_command
 from tokenizers import decoders
 
-from reward_hub import AutoRM, BaseRM
+from reward_hub import AutoRM, BaseRM, CachedRM
 from reward_hub.cli.explanation import Explanation, explain
 from reward_hub.cli.explanation_text import CLOSE, OPEN, colour_of, print_explanation
+from reward_hub.messages import parse
 from reward_hub.models.shown_tokens import texts_of
 from reward_hub.numerics import sigmoid
 from reward_hub.registry import family_named
@@ -431,6 +432,50 @@ def test_token_ids_for_a_server_are_shown_as_they_are_sent(golden_models: Golden
     assert found.rm.load_report["asked"] == "task classify"
     assert list(by_server.explained[0].inputs[0].messages) == golden.cases[0]["messages"]
     assert by_server.explained[0].details.extra["rendered_by"] == "server"
+
+
+def test_rendered_text_for_a_server_is_shown_as_it_is_sent(golden_models: GoldenModels) -> None:
+    golden = GoldenSet("seqcls-qwen2", "own")
+    folder = golden_models.checkpoint(golden)
+    (item,) = items_of(golden.cases[0])
+
+    def tei(sent: Sent) -> Any:
+        if sent.path == "/info":
+            classifier = {"classifier": {"id2label": {"0": "LABEL_0"}}}
+            return 200, {"model_id": "org/rm", "model_type": classifier, "max_input_length": 512}
+        if sent.path != "/predict":
+            return NOT_FOUND
+        (texts,) = sent.body["inputs"]
+        score = len("".join(texts)) - 2.5
+        shown = score if sent.body["raw_scores"] else 1 / (1 + 2.718281828**-score)
+        return 200, [[{"score": shown, "label": "LABEL_0"}]]
+
+    def lmdeploy(sent: Sent) -> Any:
+        n = len(sent.body["input"])
+        return 200, {"data": [{"index": 0, "data": n * 1.5}], "usage": {"prompt_tokens": n}}
+
+    with local_server(tei) as server:
+        with AutoRM.load("rm", "api", api_base=server.address, tokenizer=str(folder)) as rm:
+            (given_text,) = explain(rm, [item]).explained[0].inputs
+        assert server.sent[-1].body["inputs"] == [[given_text.text]]
+    table = {"/v1/models": {"data": [{"id": "rm", "owned_by": "lmdeploy", "root": "rm"}]}, "/pooling": lmdeploy}
+    with (
+        local_server(routes(table)) as server,
+        AutoRM.load("rm", "api", api_base=server.address, tokenizer=str(folder)) as rm,
+    ):
+        (given_ids,) = explain(rm, [item]).explained[0].inputs
+    assert [token.id for token in given_ids.tokens] == golden.cases[0]["input_ids"]
+    assert not any(token.read for token in given_ids.tokens), "where the server reads is not known"
+
+
+def test_a_wrapper_says_what_its_model_says(golden_models: GoldenModels, tmp_path: Path) -> None:
+    rm = golden_models.load(GoldenSet("qwen2.5-math-prm", "own"))
+    conversation = rm.with_steps(parse(prompt=PROBLEM, response=STEPS))
+    cached = CachedRM(rm, cache_dir=str(tmp_path))
+    assert cached.inputs_of(conversation) == rm.inputs_of(conversation)
+    assert cached.load_report == rm.load_report
+    (one,) = explain(cached, [{"messages": conversation.to_dicts()}]).explained
+    assert one.details.step_scores == pytest.approx(rm.score_steps(prompt=PROBLEM, response=STEPS))
 
 
 # -- the log -----------------------------------------------------------------------------------------------------------
