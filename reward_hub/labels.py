@@ -28,9 +28,10 @@ MEANINGS: Mapping[str, frozenset[str]] = {
         )
     ),
 }
-"""The words and signs that a class may be called by; in any case, among other words, and after a "not"."""
+"""The words and signs that a class may be called by; in any case, among other words, and behind a "not"."""
 _OPPOSITE = {"good": "bad", "bad": "good"}
 _NEGATIONS = frozenset({"no", "not", "non"})
+_PREFIXES = frozenset({"in", "un", "dis", "mis"})  # of "in_correct": too near to two meanings
 _NUMBERED = re.compile(r"\D*(\d+)")  # LABEL_0 and the like, which say nothing
 
 
@@ -54,16 +55,19 @@ def classes_named(config: Config, expected: Sequence[str]) -> list[int]:
 
 
 def meaning(label: str) -> str | None:
-    """Which of `MEANINGS` a label has; None: none that is known, or several."""
+    """Which of `MEANINGS` a label has; None: none that is known, or several, or a negation leaves it open."""
     whole = _known(label.strip())
     if whole is not None:
         return whole
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", label)]
-    meanings = {known for word in words if word not in _NEGATIONS and (known := _known(word)) is not None}
-    if len(meanings) != 1:
-        return None
-    only = meanings.pop()
-    return _OPPOSITE.get(only) if _NEGATIONS & set(words) else only
+    found: set[str | None] = set()
+    for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
+        if word in _PREFIXES or (word in _NEGATIONS and after):
+            # It turns the word behind it round, where that has a meaning; else who knows.
+            found |= {None} if word in _PREFIXES or _known(after) is None else set()
+        elif _known(word) is not None:
+            found.add(_OPPOSITE.get(str(_known(word))) if before in _NEGATIONS else _known(word))
+    return found.pop() if len(found) == 1 else None
 
 
 def _known(word: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.errors import CheckpointError
@@ -16,6 +17,7 @@ WRAPPERS = {
 }
 # Where the names of stock models begin that have a head beside a backbone.
 _BACKBONES = ("model.", "transformer.", "gpt_neox.", "bert.", "roberta.", "deberta.", "pretrained_model.")
+_SOME = 20  # of many thousand missing tensors
 
 
 def refuse_wrapped(files: CheckpointFiles) -> None:
@@ -43,9 +45,8 @@ def _common(names: Sequence[str]) -> str | None:
 
 def misplaced(files: CheckpointFiles, missing: Iterable[str]) -> str:
     """What to say of missing tensors that are there under a prefix; nothing where they are not."""
-    prefixes = [
-        name.removesuffix(wanted) for wanted in missing for name in files.tensors if name.endswith(f".{wanted}")
-    ]
+    some = tuple(islice(missing, _SOME))
+    prefixes = [name.removesuffix(wanted) for wanted in some for name in files.tensors if name.endswith(f".{wanted}")]
     if not prefixes:
         return ""
     prefix = max(set(prefixes), key=prefixes.count)

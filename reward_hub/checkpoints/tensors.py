@@ -24,8 +24,10 @@ EMBEDDINGS = (
     "shared.weight",
 )
 _ROWS = 4096  # read at a time
-# Embeddings, the LM head, and whatever stands in numbered layers.
-_BACKBONE = re.compile(r"embed|wte|wpe|lm_head|(^|\.)(layers?|h|blocks?)\.\d+\.|lora_")
+# Embeddings, the LM head, and whatever stands in numbered layers or below a backbone's name.
+_BACKBONE = re.compile(
+    r"embed|wte|wpe|lm_head|lora_|(^|\.)(layers?|h|blocks?)\.\d+\.|^(model|transformer|gpt_neox|bert|roberta|deberta)\."
+)
 
 
 def check_tensors(files: CheckpointFiles, head: Head, hidden_size: int) -> None:

@@ -178,21 +178,19 @@ def _is_made_of_answers(files: CheckpointFiles, tokenizer: GetTokenizer) -> bool
     if files.folder is None or len(shape) != 2 or shape[0] not in (1, 2):
         return False
     try:
-        token_ids = [tokenizer().token_id(answer) for answer in _ANSWERS]
+        vocabulary = tokenizer()
+        token_ids = [vocabulary.token_id(answer) for answer in _ANSWERS]
+        head = files.read("score.weight")
+        rows = [files.rows(name, token_ids) for name in lm_head_names(files) if _has_rows(files, name, token_ids)]
     except CheckpointError:
-        return False  # it has no such tokens; or no tokenizer, which loading tells of
-    head = files.read("score.weight")
-    for name in lm_head_names(files):
-        if (
-            len(files.shapes[name]) == 2
-            and files.shapes[name][1] == shape[1]
-            and files.shapes[name][0] > max(token_ids)
-        ):
-            no, yes = files.rows(name, token_ids)
-            made = np.stack([no, yes]) if shape[0] == 2 else (yes - no)[None]
-            if np.linalg.norm(head - made) <= _NEAR * np.linalg.norm(made):
-                return True
-    return False
+        return False  # no such tokens, or no tokenizer or values that can be read: loading says so, where it needs them
+    made = [answers if shape[0] == 2 else answers[1:] - answers[:1] for answers in rows]
+    return any(np.linalg.norm(head - like) <= _NEAR * np.linalg.norm(like) for like in made)
+
+
+def _has_rows(files: CheckpointFiles, name: str, token_ids: list[int]) -> bool:
+    shape = files.shapes[name]
+    return len(shape) == 2 and shape[0] > max(token_ids) and shape[1] == files.shapes["score.weight"][1]
 
 
 def _stock_classifier(config: Config, tensors: TensorShapes, files: frozenset[str]) -> bool:
