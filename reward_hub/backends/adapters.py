@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from reward_hub.backends.rope_tables import kept_tables
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import LM_HEADS, embeddings_name
 from reward_hub.errors import CheckpointError, UnsupportedError, missing_dependency
@@ -228,7 +229,7 @@ def _probe(model: Any) -> list[Any]:
     hooks = [] if head is None else [head.register_forward_pre_hook(lambda _, given: hidden.append(given[0]))]
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), kept_tables(model):
             outputs = model(**inputs)
     finally:
         for hook in hooks:

@@ -31,6 +31,8 @@ SHARED_MODULES = ("masking_utils.py", "modeling_rope_utils.py", "modeling_layers
 SHARED_NAMES = frozenset(
     {"model_type", "quantization_config", "compression_config", "tie_word_embeddings", "tie_encoder_decoder"}
 )
+# How a forward gives what it computed: here always by name.
+FORM_OF_OUTPUTS = frozenset({"return_dict"})
 
 
 def stock_config(stored: Config) -> Any:
@@ -49,7 +51,9 @@ def known_fields(stored: Config, config_class: Any, *outer: Any) -> dict[str, An
     return {
         name: _known_value(name, value, classes)
         for name, value in stored.items()
-        if not leads_to_code(name) and (name in declared(config_class) or _is_read(name, classes))
+        if not leads_to_code(name)
+        and name not in FORM_OF_OUTPUTS
+        and (name in declared(config_class) or _is_read(name, classes))
     }
 
 

@@ -1,8 +1,8 @@
 """The Transformers backend: one forward of the bare backbone, the read positions gathered by index.
 
 Conversations are sorted by length and packed into batches under a token budget: right-padded ones, in float32 on a CPU
-ones of equal length. Decoders get no padding mask: attention is causal and padding stands on the right, so no real
-token sees it, and the fast kernels stay usable.
+ones of equal length. Models that are shown to be causal get no padding mask (`causality`), and no batch mixes lengths
+with different rotary tables (`rope_tables`).
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
+from reward_hub.backends.causality import Padding, is_foreign, padding_of
 from reward_hub.backends.class_logits import ClassLogits, class_logits, decoder_of
+from reward_hub.backends.rope_tables import RopeTables
 from reward_hub.backends.transformers_loading import OPTIONS, adapter_place, input_device, load_model
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
@@ -51,7 +53,9 @@ class TransformersBackend(Backend):
         weights: dict[str, Array],
         logits: ClassLogits | None,
         *,
-        causal: bool,
+        encoder: bool,
+        padding: Padding,
+        tables: RopeTables,
         batch_size: int | None,
         max_batch_tokens: int | None,
         adapter: str | None = None,
@@ -61,7 +65,9 @@ class TransformersBackend(Backend):
         self._read = read
         self._weights = weights
         self._class_logits = logits
-        self._causal = causal
+        self._encoder = encoder
+        self._padding = padding
+        self._tables = tables
         self._batch_size = batch_size
         self._lock = threading.Lock()
         self._device = input_device(model)
@@ -80,7 +86,13 @@ class TransformersBackend(Backend):
     @property
     def load_report(self) -> dict[str, Any]:
         attention = getattr(getattr(self._model, "config", None), "_attn_implementation", None)
-        report = {"attention": attention, "adapter": self._adapter}
+        tables = "of each conversation's own length" if self._tables.change else None
+        report = {
+            "attention": attention,
+            "padding": self._padding.reason,
+            "rotary_tables": tables,
+            "adapter": self._adapter,
+        }
         return {name: value for name, value in report.items() if value is not None}
 
     @classmethod
@@ -112,12 +124,19 @@ class TransformersBackend(Backend):
         elif isinstance(read, TokenLogits):
             tied = bool(getattr(model.config, "tie_word_embeddings", False))
             weights = dict(zip(("rows", "bias"), lm_head_rows(files, read.token_ids, tied=tied), strict=True))
+        encoder = backbone is not None and not backbone.causal
+        tables = RopeTables(model, foreign=is_foreign(model))
+        padding = padding_of(model, encoder=encoder)
+        tables.restore()
+        logger.info("%s: %s.", files.id, padding.reason)
         return cls(
             model,
             read,
             weights,
             _class_logits(model.config, read, options),
-            causal=backbone is None or backbone.causal,
+            encoder=encoder,
+            padding=padding,
+            tables=tables,
             batch_size=options.batch_size,
             max_batch_tokens=options.max_batch_tokens,
             adapter=None if files.adapter is None else adapter_place(model),
@@ -132,7 +151,8 @@ class TransformersBackend(Backend):
             if self._model is None:
                 raise BackendError("The model was closed; load it again.")
             rows = batch_size or self._batch_size
-            plan = list(_batches(inputs, self._max_batch_tokens, rows, padded=self.pads()))
+            key = self._tables.key if self.pads() else _itself
+            plan = list(_batches(inputs, self._max_batch_tokens, rows, key=key))
             if logger.isEnabledFor(logging.DEBUG):
                 logger.debug("%d inputs in %d batches: %s", len(inputs), len(plan), _shapes(plan, inputs))
             for batch in plan:
@@ -161,7 +181,7 @@ class TransformersBackend(Backend):
         Not in float32 on a CPU: there padding alone moves a score in the sixth digit (attention is summed in other
         blocks), while batches of equal length give the very numbers of one conversation alone and take no more time.
         """
-        return not (self._device.type == "cpu" and self._model.dtype == torch.float32)
+        return self._padding.mixed and not (self._device.type == "cpu" and self._model.dtype == torch.float32)
 
     def close(self) -> None:
         with self._lock:
@@ -170,6 +190,7 @@ class TransformersBackend(Backend):
                 torch.cuda.empty_cache()
 
     def _forward(self, batch: list[TokenInput]) -> list[Array]:
+        self._tables.restore()
         if isinstance(self._read, TokenLogprobs):
             return self._logprobs(batch)
         return [self._output(rows) for rows in self._hidden(batch)]
@@ -222,7 +243,7 @@ class TransformersBackend(Backend):
         lengths = [len(item.token_ids) for item in batch]
         padded = [item.token_ids + [0] * (max(lengths) - n) for item, n in zip(batch, lengths, strict=True)]
         inputs: dict[str, Any] = {"input_ids": torch.tensor(padded, device=self._device)}
-        if not self._causal:
+        if self._padding.masked:
             mask = [[1] * n + [0] * (max(lengths) - n) for n in lengths]
             inputs["attention_mask"] = torch.tensor(mask, device=self._device)
         if batch[0].token_type_ids is not None:
@@ -236,7 +257,7 @@ class TransformersBackend(Backend):
             inputs["decoder_input_ids"] = torch.tensor(
                 [row + [0] * (longest - len(row)) for row in decoder], device=self._device
             )
-        if self._causal or batch[0].decoder_ids is not None:
+        if not self._encoder or batch[0].decoder_ids is not None:
             inputs["use_cache"] = False
         return inputs
 
@@ -259,17 +280,21 @@ def _shapes(plan: Sequence[Sequence[int]], inputs: Sequence[TokenInput]) -> str:
 
 
 def _batches(
-    inputs: Sequence[TokenInput], max_tokens: int, max_rows: int | None, *, padded: bool
+    inputs: Sequence[TokenInput], max_tokens: int, max_rows: int | None, *, key: Callable[[int], Hashable]
 ) -> Iterator[list[int]]:
-    """Indices of inputs, longest first, in batches of at most `max_tokens` tokens; of one length unless `padded`."""
+    """Indices of inputs, longest first, in batches of at most `max_tokens` tokens whose lengths have the same key."""
     order = sorted(range(len(inputs)), key=lambda i: -len(inputs[i].token_ids))
     batch: list[int] = []
     for i in order:
         width = len(inputs[batch[0]].token_ids) if batch else len(inputs[i].token_ids)
         full = width * (len(batch) + 1) > max_tokens or (max_rows is not None and len(batch) >= max_rows)
-        if batch and (full or not (padded or len(inputs[i].token_ids) == width)):
+        if batch and (full or key(len(inputs[i].token_ids)) != key(width)):
             yield batch
             batch = []
         batch.append(i)
     if batch:
         yield batch
+
+
+def _itself(length: int) -> int:
+    return length

@@ -85,6 +85,8 @@ def adapter_place(model: Any) -> str:
 def _load_base(files: CheckpointFiles, read: Read, backbone: Backbone | None, options: EngineOptions) -> Any:
     """The model without an adapter."""
     config, make = _config_and_class(files, read, backbone, options)
+    for part in (config, config.get_text_config()):
+        part.use_cache = False  # every forward is the only one
     # As stored: transformers 5 calls every T5 tied, and would tie one whose own head is missing.
     if isinstance(read, TokenLogprobs) and not files.config.get("tie_word_embeddings", config.tie_word_embeddings):
         lm_head_name(files, tied=False)
@@ -145,7 +147,9 @@ def _config_and_class(
         )
     auto: Any = transformers.AutoModelForCausalLM if isinstance(read, TokenLogprobs) else transformers.AutoModel
     return (
-        transformers.AutoConfig.from_pretrained(str(files.fetch()), trust_remote_code=options.trust_remote_code),
+        transformers.AutoConfig.from_pretrained(
+            str(files.fetch()), trust_remote_code=options.trust_remote_code, return_dict=True
+        ),
         functools.partial(auto.from_pretrained, trust_remote_code=options.trust_remote_code),
     )
 
