@@ -55,14 +55,9 @@ class Explained:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The model, and what it makes of each response (or of the pair, where it compares).
-
-    Attributes:
-        reads: where its family reads, in the family's words.
-    """
+    """The model, and what it makes of each response (or of the pair, where it compares)."""
 
     rm: BaseRM
-    reads: str | None
     explained: Sequence[Explained]
 
     def to_dict(self) -> dict[str, Any]:
@@ -72,7 +67,6 @@ class Explanation:
             "family": rm.family,
             "kind": rm.kind,
             "higher_is_better": rm.higher_is_better,
-            "reads": self.reads,
             "template": rm.capabilities.chat_template,
             "load_report": dict(rm.load_report),
             "explained": [one.to_dict() for one in self.explained],
@@ -102,7 +96,7 @@ def explain(
         explained = [_of_pair(rm, items, template)]
     else:
         explained = [_of_response(rm, item, step_delimiter, template) for item in items]
-    return Explanation(rm, _reads(rm), explained)
+    return Explanation(rm, explained)
 
 
 def _of_response(
@@ -145,12 +139,6 @@ def _said_before() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def _reads(rm: BaseRM) -> str | None:
-    from reward_hub import registry
-
-    return next((family.read_summary for family in registry.families() if family.name == rm.family), None)
 
 
 # -- what is asked -----------------------------------------------------------------------------------------------------

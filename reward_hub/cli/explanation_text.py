@@ -35,7 +35,6 @@ def print_explanation(explanation: Explanation, *, file: TextIO | None = None) -
         (
             ("model", rm.name),
             ("family", f"{rm.family} ({rm.kind})" if rm.family else rm.kind),
-            ("reads", explanation.reads or ""),
             *((name.replace("_", " "), _said(value)) for name, value in rm.load_report.items()),
         ),
         file=file,

@@ -24,6 +24,7 @@ from reward_hub.aggregation import AggregationMethod, aggregation_name
 from reward_hub.base import BaseRM
 from reward_hub.encoding import refuse_template_arguments
 from reward_hub.errors import RewardHubError, ServerError, UnsupportedError
+from reward_hub.family import Family
 from reward_hub.http.client import HttpClient, api_key_from
 from reward_hub.http.protocol import (
     PROTOCOL,
@@ -179,13 +180,18 @@ class RemoteRM(BaseRM):
             compares_itself=True,
             ranks_itself=self.kind == "pairwise",
             waits_elsewhere=True,
-            score_range=self._score_range,
+            score_range=None if self._family is None else self._family.score_range,
         )
 
+    @property
+    def load_report(self) -> Mapping[str, Any]:
+        family = self._family
+        return {**({} if family is None else {"reads": family.read_summary}), **self.runs_on}
+
     @cached_property
-    def _score_range(self) -> tuple[float, float] | None:
-        """The family's, where it is known here too."""
-        return next((family.score_range for family in registry.families() if family.name == self.family), None)
+    def _family(self) -> Family | None:
+        """The served model's, where it is known here too."""
+        return next((family for family in registry.families() if family.name == self.family), None)
 
     def scoring_of(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         async def ask(able: Sequence[Conversation]) -> list[Result]:
