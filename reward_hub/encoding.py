@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from reward_hub.errors import CheckpointError, InvalidConversationError
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Config, Conversation, Message, TokenInput, template_arguments
+from reward_hub.types import Config, Conversation, Message, TokenInput, last_position, template_arguments
 
 
 def chat_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
@@ -100,11 +100,12 @@ def refuse_template_arguments(messages: Sequence[Message], who: str) -> None:
         )
 
 
-def read_last(token_ids: list[int], *, n_kept_last: int = 0) -> TokenInput:
-    """Read at the last token."""
+def read_last(token_ids: list[int], *, n_kept_last: int = 0, passed_over: int | None = None) -> TokenInput:
+    """Read at the last token that is not `passed_over`, as stock classifiers pass over their pad token."""
     if not token_ids:
         raise InvalidConversationError("the conversation has no token to read at.", field="messages")
-    return TokenInput(token_ids, [len(token_ids) - 1], n_kept_last=n_kept_last)
+    position = last_position(token_ids, passed_over)
+    return TokenInput(token_ids, [position], n_kept_last=n_kept_last, passed_over=passed_over)
 
 
 def last_match(token_ids: Sequence[int], pattern: Sequence[int], what: str) -> int:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from reward_hub.encoding import refuse_template_arguments
+from reward_hub.errors import RewardHubError
 from reward_hub.labels import classes_named
 from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs, Read
@@ -40,6 +41,8 @@ class Setup:
     tensors: TensorShapes
     options: Any = None
     """An instance of the family's `options` model, or None."""
+    pad_token_id: int | None = None
+    """Of a stock classifier: the token that its class passes over where it looks for the last one."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ FileNames: TypeAlias = frozenset[str]
 Matches: TypeAlias = Callable[[Config, TensorShapes, FileNames], bool]
 
 
+_USUAL = Conversation((Message("user", "What is 2 + 2?"), Message("assistant", "4")))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Family:
     """One way reward models are built and read. Frozen data and a few plain functions.
@@ -123,6 +129,8 @@ class Family:
             max_length, truncation) -> the input within the budgets, or None where it cannot be cut so.
         single_against: pairwise families with a documented score of one response: the text it is compared with.
         max_length: most tokens, where the recipe fixes them for every checkpoint.
+        stock_classifier: transformers' own classifier class is the reference, so that the last token is read that is
+            not the pad token of the config.
         log_ratio: families that read a policy beside a reference model: how the two make a score.
         recipe: version of the recipe, part of the fingerprint; raised whenever a score changes.
         model_types: the model types of its checkpoints, where its recipe fixes them and not every engine runs them.
@@ -155,6 +163,7 @@ class Family:
     cut: Callable[[Pair, Setup, int, str], TokenInput | None] | None = None
     single_against: str | None = None
     max_length: int | None = None
+    stock_classifier: bool = False
     log_ratio: LogRatio | None = None
     recipe: int = 1
     model_types: tuple[str, ...] = ()
@@ -182,6 +191,28 @@ class Family:
         if template_arguments(value.prompt) and not any(template_arguments(r.messages) for r in tokenizer.renderings):
             refuse_template_arguments(value.prompt, f"family {self.name} writes the conversation's text itself")
         return tokens, tokenizer
+
+    def reads_at(self, setup: Setup) -> str:
+        """Where the score is read, in words; of a stock classifier also the token that its config has it pass over."""
+        n_behind = self.n_passed_over(setup)
+        if not n_behind:
+            return self.read_summary
+        assert setup.pad_token_id is not None
+        token = setup.tokenizer.token(setup.pad_token_id)
+        return (
+            f"head at the last token that is not the pad token {token!r} ({setup.pad_token_id}), as in transformers' "
+            f"class: {n_behind} before the end"
+        )
+
+    def n_passed_over(self, setup: Setup) -> int:
+        """How many tokens stand behind the one that is read because they are pad tokens, after a usual answer."""
+        if setup.pad_token_id is None:
+            return 0
+        try:
+            tokens: TokenInput = self.encode(_USUAL, setup)
+        except RewardHubError:
+            return 0  # a template that wants other turns
+        return len(tokens.token_ids) - 1 - tokens.positions[0]
 
     def checkpoint(self, model_id: str) -> Checkpoint | None:
         """The published checkpoint of this id, if it is one of the family's."""

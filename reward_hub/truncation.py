@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from reward_hub.types import TokenInput
+from reward_hub.types import TokenInput, last_position
 
 
 def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
@@ -31,22 +31,22 @@ def cut_left(tokens: TokenInput, spare: int) -> TokenInput | None:
 
 
 def cut_right(tokens: TokenInput, limit: int, *, process: bool) -> TokenInput | None:
-    """Cut before the suffix that is read; a position on the very last token moves to the last one that stays."""
+    """Cut before the suffix that is read; a position at the end moves to the end of what stays."""
     n = len(tokens.token_ids)
     keep = limit - tokens.n_kept_last
     if keep < 0:
         return None
     positions = []
+    ids = tokens.token_ids[:keep] + tokens.token_ids[n - tokens.n_kept_last :]
     for p in tokens.positions:
         if p < keep or tokens.decoder_ids is not None:
             positions.append(p)
         elif p >= n - tokens.n_kept_last:
             positions.append(p - (n - limit))
-        elif p == n - 1 and not process:
-            positions.append(limit - 1)
+        elif p == last_position(tokens.token_ids, tokens.passed_over) and not process:
+            positions.append(last_position(ids, tokens.passed_over))
         else:
             return None
-    ids = tokens.token_ids[:keep] + tokens.token_ids[n - tokens.n_kept_last :]
     segments = tokens.token_type_ids
     types = None if segments is None else segments[:keep] + segments[n - tokens.n_kept_last :]
     return replace(tokens, token_ids=ids, positions=positions, token_type_ids=types)

@@ -192,8 +192,16 @@ class TokenInput:
     """Leading tokens that a cut from the left keeps, because they are read or mark the beginning (an encoder's cls)."""
     n_kept_last: int = 0
     """Trailing tokens that are not text but part of how the score is read; truncation keeps them."""
+    passed_over: int | None = None
+    """The read position is the last one that holds another token than this (a stock classifier's pad token)."""
     media: tuple[Media, ...] = ()
     """What stands at the placeholders among `token_ids`, in their order."""
+
+
+def last_position(token_ids: Sequence[int], passed_over: int | None = None) -> int:
+    """The last place that holds another token than `passed_over`; the first one where none does, as classes have it."""
+    places = range(len(token_ids) - 1, -1, -1)
+    return next((place for place in places if token_ids[place] != passed_over), 0)
 
 
 @dataclass(frozen=True)

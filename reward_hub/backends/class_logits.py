@@ -92,14 +92,14 @@ class ClassLogits:
         """The class's logits where its decoder gives these states and its LM head is this one."""
         import torch
 
-        decoder_of(self._model).forward = lambda *_, **__: _Decoded(states[None])
+        decoder_of(self._model).forward = lambda *_, **__: Decoded(states[None])
         self._model.set_output_embeddings(head)
         ids = torch.zeros((1, len(states)), dtype=torch.long, device=states.device)
         logits: torch.Tensor = self._model(input_ids=ids, use_cache=False).logits[0]
         return logits
 
 
-class _Decoded:
+class Decoded:
     """A decoder's output: the states, and None for whatever else a forward asks for."""
 
     def __init__(self, states: torch.Tensor) -> None:

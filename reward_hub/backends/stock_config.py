@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from reward_hub.backends.odd_fields import without_odd_fields
 from reward_hub.checkpoints.remote_code import leads_to_code, without_code
 from reward_hub.errors import missing_dependency
 from reward_hub.types import Config
@@ -42,7 +43,7 @@ def stock_config(stored: Config) -> Any:
         KeyError: it does not know it.
     """
     config_class = transformers.CONFIG_MAPPING[stored["model_type"]]
-    return config_class.from_dict(known_fields(stored, config_class))
+    return config_class.from_dict(known_fields(without_odd_fields(stored), config_class))
 
 
 def known_fields(stored: Config, config_class: Any, *outer: Any) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from reward_hub.types import Conversation, TokenInput
 
 
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:
-    """Two bos where template and tokenizer each put one; the last token is read."""
-    return read_last(two_bos_ids(conversation.messages, setup.tokenizer))
+    """Two bos where template and tokenizer each put one; read where the stock class reads."""
+    return read_last(two_bos_ids(conversation.messages, setup.tokenizer), passed_over=setup.pad_token_id)
 
 
 FAMILY = Family(
@@ -34,7 +34,8 @@ FAMILY = Family(
     encode=encode,
     read=HeadOutputs(Linear("score")),
     score=head_output,
-    read_summary="head at the last token",
+    stock_classifier=True,
+    read_summary="head at the last token that is not the pad token of config.json",
     head_summary="score [1, H]",
     reading="Two bos, as the card; RewardBench's default pipeline masks the first, which is one bos.",
 )

@@ -5,7 +5,10 @@ RM-Gemma, Tulu-3 and RewardBench-2 models, and what TRL's RewardTrainer writes.
 Recipe: https://huggingface.co/sfairXC/FsfairX-LLaMA3-RM-v0.1 (chat template, its bos removed, the tokenizer adds one).
 Text that spells the bos token stays in the conversation, as on the Llama-3.1 and Tulu cards. Where the card removes it
 everywhere (`.replace(tokenizer.bos_token, "")`), the checkpoint's row says so, and `options={"remove_every_bos": True}`
-says it for a copy. The position read is the last token, never "the token before the first pad id".
+says it for a copy.
+The position read is the class's: the last token that is not the `pad_token_id` of config.json (transformers 4.51 and
+later; older ones looked for the first pad token). Where that closes every turn, as TRL's RewardTrainer writes it for
+tokenizers without a pad token, the token before is read.
 A `score.bias` in the file is added, as it was in training and as vLLM adds it. transformers' class has none and leaves
 it out, so that its scores differ by that number; a warning says so.
 """
@@ -39,9 +42,10 @@ class Options(BaseModel):
 
 
 def encode(conversation: Conversation, setup: Setup) -> TokenInput:
-    """One bos where the tokenizer or the template has one, the last token is read."""
+    """One bos where the tokenizer or the template has one; read where the stock class reads."""
     every = setup.options.remove_every_bos
-    return read_last(one_bos_ids(conversation.messages, setup.tokenizer, remove_every_bos=every))
+    token_ids = one_bos_ids(conversation.messages, setup.tokenizer, remove_every_bos=every)
+    return read_last(token_ids, passed_over=setup.pad_token_id)
 
 
 def matches(config: Config, tensors: TensorShapes, files: frozenset[str]) -> bool:
@@ -99,9 +103,10 @@ FAMILY = Family(
     encode=encode,
     read=HeadOutputs(Linear("score")),
     score=head_output,
+    stock_classifier=True,
     options=Options,
     recipe=2,
-    read_summary="head at the last token",
+    read_summary="head at the last token that is not the pad token of config.json",
     head_summary="score [1, H]",
     reading="One bos (the cards); RewardBench's pipeline masks the first of two, which gives the same number.",
 )

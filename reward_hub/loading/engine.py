@@ -167,6 +167,8 @@ def _start(arguments: Arguments, checkpoint: ResolvedCheckpoint, setup: Setup, c
         *(checkpoint.name, family.name, checkpoint.why, chosen.name, chosen.why),
         *(backend.info.dtype, backend.info.device),
     )
+    if family.n_passed_over(setup):
+        logger.info("%s: %s.", checkpoint.name, family.reads_at(setup))
     aggregation = arguments["aggregation"]
     return LoadedModel(
         name=checkpoint.served_as or checkpoint.name,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from reward_hub import registry
+from reward_hub.backends.stock_position import pad_token_of
 from reward_hub.checkpoints import builtin
 from reward_hub.checkpoints.builtin import BUILTIN_PREFIX
 from reward_hub.checkpoints.files import CheckpointFiles, open_checkpoint, tokenizer_files
@@ -122,7 +123,9 @@ def set_up(
     """What the family's functions look at: the tokenizer and the options, as the caller gave them or as they are."""
     files = checkpoint.files
     tokenizer = _tokenizer(files, tokenizer, chat_template)
-    setup = Setup(tokenizer, files.config, files.shapes, _family_options(checkpoint, options))
+    chosen = _family_options(checkpoint, options)
+    pad = pad_token_of(files.config) if checkpoint.family.stock_classifier else None
+    setup = Setup(tokenizer, files.config, files.shapes, chosen, pad_token_id=pad)
     if chat_template is not None and not _renders(checkpoint.family, setup):
         logger.warning(
             "%s: chat_template= changes nothing: the family %s writes its prompt itself.",
@@ -175,7 +178,7 @@ def positions_read(checkpoint: ResolvedCheckpoint, setup: Setup) -> tuple[str, l
     The tokens are None where the example cannot be encoded; the words then say why.
     """
     family = checkpoint.family
-    words = family.read_summary or str(family.read_for(setup))
+    words = family.reads_at(setup) or str(family.read_for(setup))
     try:
         shown = shown_input(family.tokens_of(_example(family), setup), setup.tokenizer)
     except RewardHubError as error:

@@ -17,7 +17,7 @@ from reward_hub.http.dialects.find import DIALECTS, find
 from reward_hub.loading import judges
 from reward_hub.loading.arguments import OURS, SCORER, SERVED, Arguments
 from reward_hub.loading.engine import ACCESS, ChosenEngine, assemble, family_asked_for
-from reward_hub.loading.resolve import ResolvedCheckpoint, resolve, tokenizer_folder
+from reward_hub.loading.resolve import ResolvedCheckpoint, resolve, set_up, tokenizer_folder
 from reward_hub.loops import run_sync
 from reward_hub.models.remote_rm import RemoteRM, client_for, served_by
 from reward_hub.models.scorer_rm import scorer
@@ -137,10 +137,27 @@ def _behind_foreign(connection: Connection, arguments: Arguments, family: str | 
                 f"{checkpoint.family.name} is a {checkpoint.family.kind} family, and a {dialect} server gives one "
                 "score a response. A vLLM server (reward-hub serve-args) or reward-hub serve can serve it."
             )
+        _require_last(checkpoint, arguments, dialect)
         why, arguments = f"{dialect} servers take no token ids", arguments.but(family=None)
     arguments.check_read(SCORER, "a server taken as a scorer of messages", why)
     tokenizer = _scorers_tokenizer(arguments, checkpoint)
     return scorer(connection, name=arguments.model, tokenizer=tokenizer, why=why)
+
+
+def _require_last(checkpoint: ResolvedCheckpoint, arguments: Arguments, dialect: str) -> None:
+    """A server that is sent text reads where it likes, which is the last token for all that is known.
+
+    Raises:
+        UnsupportedError: the checkpoint is read before the end.
+    """
+    if not checkpoint.family.stock_classifier:
+        return
+    setup = set_up(checkpoint, None, arguments["tokenizer"], arguments["chat_template"])
+    if checkpoint.family.n_passed_over(setup):
+        raise UnsupportedError(
+            f"{checkpoint.name}: {checkpoint.family.reads_at(setup)}. Where a {dialect} server reads cannot be "
+            "told it. A vLLM server (reward-hub serve-args) or reward-hub serve can serve it."
+        )
 
 
 def _checkpoint_behind(

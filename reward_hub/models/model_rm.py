@@ -257,6 +257,8 @@ class LoadedModel:
             "numerics": dict(self.numerics),
             **more,
         }
+        if self.family.n_passed_over(self.setup):
+            parts["passed_over"] = self.setup.pad_token_id
         # An option may be an object (a quantization config); its repr tells what is in it.
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True, default=repr).encode()).hexdigest()[:32]
         return f"{self.family.name}-{digest}"

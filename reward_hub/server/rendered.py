@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from reward_hub.base import BaseRM
-from reward_hub.encoding import opened_once, opening_length
+from reward_hub.encoding import opened_once, opening_length, read_last
 from reward_hub.errors import InputTooLongError, InvalidConversationError, RewardHubError, UnsupportedError
 from reward_hub.family import Setup
 from reward_hub.models.model_rm import LoadedModel, ModelRM
 from reward_hub.reward_model import CallOptions, Result
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Conversation, Message, TokenInput
+from reward_hub.types import Conversation, Message, TokenInput, last_position
 
 logger = logging.getLogger(__name__)
 
@@ -130,8 +130,7 @@ class RenderedScorer:
 
 
 def _as_given(conversation: Any, setup: Setup) -> TokenInput:
-    ids = list(conversation.token_ids)
-    return TokenInput(ids, [len(ids) - 1])
+    return read_last(list(conversation.token_ids), passed_over=setup.pad_token_id)
 
 
 def _probe(question: str, answer: str) -> Conversation:
@@ -149,7 +148,8 @@ def _suffix(rm: ModelRM) -> tuple[int, ...]:
     for question, answer in ((_QUESTION, _ANSWER), ("Hello", f"Yes,{marks} 1 + 2 = 3\nis right.")):
         tokens = family.encode(_probe(question, answer), setup)
         n = len(tokens.token_ids)
-        if tokens.positions != [n - 1] or tokens.token_type_ids is not None or tokens.decoder_ids is not None:
+        last = last_position(tokens.token_ids, setup.pad_token_id)
+        if tokens.positions != [last] or tokens.token_type_ids is not None or tokens.decoder_ids is not None:
             raise _refusal(rm, f"family {family.name} does not read at the last token alone")
         suffixes.add(tuple(tokens.token_ids[n - tokens.n_kept_last :]))
     if len(suffixes) > 1:

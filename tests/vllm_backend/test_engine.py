@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 from golden_sets import GoldenSet, expected_scores, score_case
+from made_tokenizers import edit_json
 from vllm_engines import engines_of, load_on_vllm
 
 from reward_hub import BackendError, CheckpointError, InputTooLongError
@@ -87,6 +88,24 @@ def test_foreign_weights_are_adapted_by_the_plugin_or_in_a_folder(
         assert architecture.startswith("RewardHub") == by_plugin
         for case in golden.cases:
             assert score_case(rm, case)[0] == pytest.approx(expected_scores(case), abs=1e-4)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_closing_token_that_is_the_pad_token_is_not_read(native: bool, tmp_path: Path, monkeypatch) -> None:
+    from reward_hub.backends.vllm import engine as backend
+
+    golden = GoldenSet("seqcls-llama3", "own")
+    folder = golden.make(tmp_path / "model")
+    odd = {"pad_token_id": [golden.cases[0]["input_ids"][-1]], "bos_token_id": "<s>"}
+    edit_json(folder / "config.json", **odd, problem_type="single_label_classification")
+    expected = [golden.load(folder).score(case["messages"]) for case in golden.cases]
+    assert all(abs(a - case["score"]) > 0.01 for a, case in zip(expected, golden.cases, strict=True))
+    plan = backend.plan
+    monkeypatch.setattr(backend, "plan", lambda *args, **options: plan(*args, **{**options, "native": native}))
+    with load_on_vllm(golden, folder) as rm:
+        assert engines_of(rm)[0].plan.native == native
+        scores = rm.score_batch([case["messages"] for case in golden.cases])
+    assert scores == pytest.approx(expected, abs=1e-4)
 
 
 def test_a_written_folder_is_removed_with_the_engine(tmp_path: Path, monkeypatch) -> None:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from reward_hub.backends.odd_fields import without_odd_fields
 from reward_hub.errors import UnsupportedError
 from reward_hub.family import Backbone
 from reward_hub.heads import MLP, Averaged, Head, Linear, Stacked, relu
@@ -312,7 +313,7 @@ def _with_weights(
     split = backbone is not None and backbone.split is not None
     rules = WeightRules((*drop, *unused), tuple(rename), split)
     foreign = split or any(_is_foreign(name, rules) for name in shapes)
-    replaced = backbone is not None and dict(backbone.config) != dict(config)
+    stock = without_odd_fields(backbone.config if backbone is not None else config)
     return VllmPlan(
         runner=draft.runner,
         convert=draft.convert,
@@ -320,12 +321,12 @@ def _with_weights(
         architecture=draft.stem + draft.suffix,
         asks=draft.asks,
         native=draft.native,
-        hf_overrides={**draft.overrides, **_window(backbone.config if backbone is not None else config)},
+        hf_overrides={**draft.overrides, **_window(stock)},
         pooler_config=_pooler_config(draft),
         bias=bias,
         weights=rules if foreign else None,
         unused=tuple(unused),
-        config=backbone.config if backbone is not None and replaced else None,
+        config=stock if dict(stock) != dict(config) else None,
     )
 
 

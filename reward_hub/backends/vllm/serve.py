@@ -53,8 +53,8 @@ def serve_command(
         place = str(folder.resolve())
     elif wanted.config is not None or (wanted.weights is not None and wanted.weights.split):
         raise UnsupportedError(
-            f"vLLM does not take {files.id} as it is stored (another model type, packed tensors). Say with --folder "
-            "where to write a checkpoint that it takes."
+            f"vLLM does not take {files.id} as it is stored (another model type, packed tensors, odd fields in "
+            "config.json). Say with --folder where to write a checkpoint that it takes."
         )
     elif not is_plain_among(files, files.files):
         raise UnsupportedError(
