@@ -26,6 +26,7 @@ from reward_hub.calls import (
     one_of,
     order_of,
     ranking_options,
+    require_whole,
     responses_of,
     score_call,
     steps_call,
@@ -33,7 +34,7 @@ from reward_hub.calls import (
 from reward_hub.calls import Messages as Messages
 from reward_hub.calls import OnError as OnError
 from reward_hub.encoding import refuse_template_arguments
-from reward_hub.errors import BackendError, RewardHubError
+from reward_hub.errors import BackendError, InvalidConversationError, RewardHubError
 from reward_hub.loops import run_sync
 from reward_hub.numerics import aggregate, in_unit_interval, sigmoid
 from reward_hub.reward_model import CallOptions as CallOptions
@@ -77,6 +78,12 @@ class StepDelimiter(TypedDict, total=False):
     step_separator: str | None
 
 
+class Ending(TypedDict, total=False):
+    """Whether the last message must be the assistant's."""
+
+    require_response: bool
+
+
 class TemplateArguments(TypedDict, total=False):
     """What the chat template takes besides the messages."""
 
@@ -88,7 +95,7 @@ class RankOptions(StepDelimiter, TemplateArguments, total=False):
     """What `rank` and its like take besides prompt and responses."""
 
 
-class ScoreOptions(StepDelimiter, TemplateArguments, total=False):
+class ScoreOptions(StepDelimiter, TemplateArguments, Ending, total=False):
     """What `score` and its like take besides the conversation; see `BaseRM.score`."""
 
     on_error: OnError
@@ -135,6 +142,7 @@ class BaseRM(RewardModel):
     """The call that made it, which is what its pickle holds; None for classes that pickle as Python objects do."""
 
     _noted_single_step: bool = False
+    _noted_ending: bool = False
     _own: ClassVar[frozenset[str]] = frozenset()
     """Which of the methods that may be overridden a subclass brings."""
 
@@ -232,6 +240,7 @@ class BaseRM(RewardModel):
         return_full_prm_result: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        require_response: bool = True,
     ) -> Any:
         """Score one conversation, or several.
 
@@ -248,6 +257,8 @@ class BaseRM(RewardModel):
             tools: what the assistant could call, as the chat template takes them; of every conversation of the call
                 (for one alone, they stand in its first message). Refused where they would be dropped.
             chat_template_kwargs: its other arguments (`enable_thinking`, `date_string`, ...), likewise.
+            require_response: False takes a conversation as it stands, also one that ends with the user's turn (with
+                `prompt` alone: that turn), where an outcome model reads it as a whole.
 
         Returns:
             The raw reward as the model's card computes it.
@@ -269,6 +280,7 @@ class BaseRM(RewardModel):
             return_full_prm_result=return_full_prm_result,
             tools=tools,
             chat_template_kwargs=chat_template_kwargs,
+            require_response=require_response,
         )
         return call.shown(self._scored(call, show_progress))
 
@@ -288,6 +300,7 @@ class BaseRM(RewardModel):
         return_full_prm_result: bool = False,
         tools: Sequence[Mapping[str, Any]] | None = None,
         chat_template_kwargs: Mapping[str, Any] | None = None,
+        require_response: bool = True,
     ) -> list[Any]:
         """Score many conversations; one float each, in input order. `[]` gives `[]`. See `score`."""
         call = batch_call(
@@ -301,6 +314,7 @@ class BaseRM(RewardModel):
             return_full_prm_result=return_full_prm_result,
             tools=tools,
             chat_template_kwargs=chat_template_kwargs,
+            require_response=require_response,
         )
         shown: list[Any] = call.shown(self._scored(call, show_progress))
         return shown
@@ -594,6 +608,8 @@ class BaseRM(RewardModel):
         self, conversation: Conversation, how: str | None = None, delimiter: str | None = None
     ) -> Conversation:
         able = self.capabilities
+        if able.splits_steps and not conversation.has_response:
+            require_whole(self)
         if not able.splits_steps or (conversation.steps is not None and delimiter is None and how != "model"):
             return conversation
         if (how or able.aggregation) == "model":
@@ -616,6 +632,13 @@ class BaseRM(RewardModel):
                 n_lines,
                 delimiter,
             )
+
+    def note_ending(self, conversation: Conversation) -> None:
+        if self._noted_ending or conversation.has_response:
+            return
+        self._noted_ending = True
+        last = conversation.messages[-1].role
+        logger.info("%s: a conversation that ends with a message by %r is scored as it stands.", label_of(self), last)
 
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         return joined_details(parts)
@@ -729,6 +752,8 @@ class BaseRM(RewardModel):
 
     def _for_own_batch(self, conversation: Conversation) -> list[dict[str, Any]]:
         refuse_template_arguments(conversation.messages, f"{type(self).__name__}.score_batch takes messages alone")
+        if not conversation.has_response:
+            raise _no_response(f"{type(self).__name__}.score_batch")
         return conversation.to_dicts()
 
     def _by_own_method(self, conversation: Conversation, options: CallOptions) -> ScoreDetails:
@@ -785,8 +810,19 @@ def _call_with(function: Callable[..., Any], conversation: Conversation, options
     if not _accepts(function, arguments):
         who = f"{getattr(function, '__qualname__', function)} does not take {', '.join(arguments)}"
         refuse_template_arguments(conversation.messages, who)
+    if not conversation.has_response:
+        if not _accepts(function, ("require_response",)):
+            raise _no_response(getattr(function, "__qualname__", str(function)))
+        arguments["require_response"] = False
     turns = [message.to_dict() for message in (first.without_template_arguments(), *others)]
     return _call_accepting(function, turns, options | arguments)
+
+
+def _no_response(who: str) -> InvalidConversationError:
+    return InvalidConversationError(
+        f"the conversation has no response, and {who} does not take require_response, which says that none is needed.",
+        field="messages",
+    )
 
 
 def _accepts(function: Callable[..., Any], names: Iterable[str]) -> bool:

@@ -70,8 +70,8 @@ def score_call(
             raise InvalidConversationError("give messages= or prompt= and response=, not both.", field="messages")
         return _call(rm, list(messages), border.parse, single=False, **options)
 
-    def parse(raw: Any) -> Conversation:
-        return border.parse(raw, prompt=prompt, response=response)
+    def parse(raw: Any, *, require_response: bool) -> Conversation:
+        return border.parse(raw, prompt=prompt, response=response, require_response=require_response)
 
     return _call(rm, [messages], parse, single=True, **options)
 
@@ -88,9 +88,10 @@ def batch_call(rm: RewardModel, batch: Sequence[Messages], **options: Any) -> Ca
 def _call(
     rm: RewardModel,
     batch: list[Any],
-    parse: Callable[[Any], Conversation],
+    parse: Callable[..., Conversation],
     *,
     single: bool,
+    require_response: bool = True,
     return_details: bool = False,
     on_error: OnError = "raise",
     batch_size: int | None = None,
@@ -103,12 +104,15 @@ def _call(
     how = None if aggregation is None else aggregation_name(aggregation)
     require_score(rm, by_steps=return_full_prm_result or how is not None)
     require_splitting(rm, step_delimiter, how)
+    if not require_response:
+        require_whole(rm)
 
     def show(result: ScoreDetails) -> Any:
         return PRMResult(list(result.step_scores or []), result.score) if return_full_prm_result else result.score
 
     def entry(raw: Any) -> Conversation:
-        conversation = _with(parse(raw), tools, chat_template_kwargs)
+        conversation = _with(parse(raw, require_response=require_response), tools, chat_template_kwargs)
+        rm.note_ending(conversation)
         return rm.with_steps(conversation, how, step_delimiter)
 
     return Call(
@@ -243,6 +247,16 @@ def require_splitting(rm: RewardModel, step_delimiter: str | None, how: str | No
         raise UnsupportedError(
             f"{label_of(rm)} scores a response as a whole (aggregation 'model'), which a step delimiter does not "
             "change; say another aggregation beside it, or leave it out."
+        )
+
+
+def require_whole(rm: RewardModel) -> None:
+    """Raises UnsupportedError where a model reads no conversation without a response (`require_response=False`)."""
+    if rm.kind != "outcome":
+        what = "the steps of a response" if rm.kind == "process" else "two responses"
+        raise UnsupportedError(
+            f"require_response=False: {label_of(rm)} is a {rm.kind} reward model and reads {what}; outcome models that "
+            "read a conversation as a whole take one without a response."
         )
 
 

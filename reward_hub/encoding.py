@@ -7,7 +7,15 @@ from dataclasses import dataclass, replace
 
 from reward_hub.errors import CheckpointError, InvalidConversationError
 from reward_hub.tokenizer import Tokenizer
-from reward_hub.types import Config, Conversation, Message, TokenInput, last_position, template_arguments
+from reward_hub.types import (
+    Config,
+    Conversation,
+    Message,
+    NoResponseError,
+    TokenInput,
+    last_position,
+    template_arguments,
+)
 
 
 def chat_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
@@ -186,7 +194,10 @@ def completion_ids(conversation: Conversation, tokenizer: Tokenizer) -> tuple[li
     Raises:
         CheckpointError: the template renders the prompt otherwise when a response follows.
         InvalidConversationError: nothing stands before or after the place where the response begins.
+        NoResponseError: the conversation has no response.
     """
+    if not conversation.has_response:
+        raise NoResponseError("the conversation has no response")
     prompt = tokenizer.render(conversation.prompt, add_generation_prompt=True)
     text = tokenizer.render(conversation.messages)
     if not text.startswith(prompt):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from reward_hub.encoding import refuse_template_arguments
-from reward_hub.errors import RewardHubError
+from reward_hub.errors import InvalidConversationError, RewardHubError
 from reward_hub.labels import classes_named
 from reward_hub.numerics import softmax
 from reward_hub.reads import HeadOutputs, Read
@@ -19,6 +19,7 @@ from reward_hub.types import (
     Conversation,
     Kind,
     Message,
+    NoResponseError,
     Pair,
     Scored,
     TensorShapes,
@@ -184,10 +185,17 @@ class Family:
 
         Raises:
             InvalidConversationError: it has `tools` or arguments for the chat template, and this family writes its text
-                without them.
+                without them; or no response, and this family reads prompt and response apart.
         """
         tokenizer = WatchedTokenizer(setup.tokenizer)
-        tokens = self.encode(value, replace(setup, tokenizer=cast("Tokenizer", tokenizer)))
+        try:
+            tokens = self.encode(value, replace(setup, tokenizer=cast("Tokenizer", tokenizer)))
+        except NoResponseError as error:
+            raise InvalidConversationError(
+                f"family {self.name} reads a prompt and a response apart, and {error}. require_response=False is for "
+                "families that read a conversation as a whole.",
+                field="messages",
+            ) from error
         if template_arguments(value.prompt) and not any(template_arguments(r.messages) for r in tokenizer.renderings):
             refuse_template_arguments(value.prompt, f"family {self.name} writes the conversation's text itself")
         return tokens, tokenizer

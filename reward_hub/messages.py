@@ -41,30 +41,40 @@ def parse(
     *,
     prompt: str | None = None,
     response: str | None = None,
+    require_response: bool = True,
     index: int | None = None,
 ) -> Conversation:
     """One conversation, from `messages` or from `prompt` and `response`.
+
+    Args:
+        require_response: False takes it as it stands, whoever speaks last; `response` may then be left out.
 
     Raises:
         InvalidConversationError: no messages, an unknown role, missing content, a last message that is not the
             assistant's, no user message. `.field` says where, `.index` repeats the place in the batch.
     """
     if isinstance(messages, Conversation) and prompt is None and response is None:
-        _check_turns(parse_messages(messages, index), index)
+        _check_turns(parse_messages(messages, index), index, require_response=require_response)
         return messages
-    return conversation_of(parse_messages(_as_messages(messages, prompt, response, index), index), index=index)
+    if messages is None and response is None and isinstance(prompt, str) and not require_response:
+        messages, prompt = [{"role": "user", "content": prompt}], None
+    turns = parse_messages(_as_messages(messages, prompt, response, index), index)
+    return conversation_of(turns, require_response=require_response, index=index)
 
 
-def conversation_of(turns: tuple[Message, ...], *, index: int | None = None) -> Conversation:
-    """The conversation that messages make; they must end with the assistant's and hold a user's."""
-    _check_turns(turns, index)
+def conversation_of(
+    turns: tuple[Message, ...], *, require_response: bool = True, index: int | None = None
+) -> Conversation:
+    """The conversation that messages make; one must be the user's, and the last the assistant's where that is asked."""
+    _check_turns(turns, index, require_response=require_response)
     return Conversation(turns)
 
 
-def _check_turns(turns: tuple[Message, ...], index: int | None) -> None:
-    if turns[-1].role != "assistant":
+def _check_turns(turns: tuple[Message, ...], index: int | None, *, require_response: bool) -> None:
+    if require_response and turns[-1].role != "assistant":
         raise InvalidConversationError(
-            f"the last message has role {turns[-1].role!r}; a response by 'assistant' is scored.",
+            f"the last message has role {turns[-1].role!r}; a response by 'assistant' is scored "
+            "(require_response=False takes a conversation as it stands).",
             index=index,
             field=f"messages[{len(turns) - 1}].role",
         )

@@ -204,6 +204,10 @@ class RewardModel:
         """Say once, for this model, where a response of many lines that was split is a single step."""
         raise NotImplementedError
 
+    def note_ending(self, conversation: Conversation) -> None:
+        """Say once, for this model, where a conversation without a response is read as it stands."""
+        raise NotImplementedError
+
     def join_details(self, parts: Sequence[ScoreDetails]) -> ScoreDetails:
         """The details of responses to one prompt, each scored on its own, as one record."""
         raise NotImplementedError

@@ -119,9 +119,13 @@ def _listed(media: Iterable[Media]) -> str:
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds))
 
 
+class NoResponseError(TypeError):
+    """The response of a conversation that has none was asked for."""
+
+
 @dataclass(frozen=True)
 class Conversation:
-    """A validated conversation; the last message is the assistant's. Made by `messages.parse`."""
+    """A validated conversation; the last message is the assistant's, unless none is required. See `messages.parse`."""
 
     messages: tuple[Message, ...]
     steps: tuple[str, ...] | None = None
@@ -130,13 +134,24 @@ class Conversation:
     """[start, end) of each step in `response`."""
 
     @property
+    def has_response(self) -> bool:
+        """False where it is to be read as it stands, and another than the assistant speaks last."""
+        return bool(self.messages) and self.messages[-1].role == "assistant"
+
+    @property
     def prompt(self) -> tuple[Message, ...]:
         """Every message before the response."""
-        return self.messages[:-1]
+        return self.messages[:-1] if self.has_response else self.messages
 
     @property
     def response(self) -> str:
-        """The text of the last message."""
+        """The text of the response.
+
+        Raises:
+            NoResponseError: there is none.
+        """
+        if not self.has_response:
+            raise NoResponseError("the conversation has no response")
         return self.messages[-1].text
 
     @property
@@ -149,8 +164,8 @@ class Conversation:
         return [message.to_dict() for message in self.messages]
 
     def with_response(self, text: str) -> Conversation:
-        """The same conversation with another response text (steps stay as they are)."""
-        return replace(self, messages=(*self.prompt, replace(self.messages[-1], content=text)))
+        """The same conversation with another text in its last message (steps stay as they are)."""
+        return replace(self, messages=(*self.messages[:-1], replace(self.messages[-1], content=text)))
 
     def with_default_system(self, text: str) -> Conversation:
         """The same conversation, opened by this system prompt unless it has one."""

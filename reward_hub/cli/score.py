@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from reward_hub.cli.column_options import RowsFile
 from reward_hub.cli.option_groups import LoadOptions, LogOptions, Model, RowOptions, StepDelimiter
@@ -25,6 +28,12 @@ def run(
     *,
     model: Model,
     step_delimiter: StepDelimiter = None,
+    require_response: Annotated[
+        bool,
+        typer.Option(
+            help="Whether the last message must be the assistant's; without, a conversation is scored as it stands."
+        ),
+    ] = True,
     template: TemplateOptions,
     rows: RowOptions,
     load: LoadOptions,
@@ -39,25 +48,36 @@ def run(
     A killed run goes on where it stood when the same command is given again.
     """
     arguments = template.template_arguments()
-    settings = {"step_delimiter": step_delimiter, **arguments}
-    command = score_command(step_delimiter, arguments)
+    settings: dict[str, Any] = {"step_delimiter": step_delimiter, **arguments}
+    if not require_response:
+        settings["require_response"] = False
+    command = score_command(step_delimiter, arguments, require_response=require_response)
     run_command(command, file, model=model, rows=rows, load=load, more_settings=settings)
 
 
-def score_command(step_delimiter: str | None = None, template: Mapping[str, Any] | None = None) -> RowCommand:
+def score_command(
+    step_delimiter: str | None = None,
+    template: Mapping[str, Any] | None = None,
+    *,
+    require_response: bool = True,
+) -> RowCommand:
     """What is done with a row; the responses of process models are split at the delimiter.
 
     Args:
         template: what the chat template takes besides the messages.
     """
-    options = ({} if step_delimiter is None else {"step_delimiter": step_delimiter}) | dict(template or {})
+    options: dict[str, Any] = dict(template or {})
+    if step_delimiter is not None:
+        options["step_delimiter"] = step_delimiter
+    if not require_response:
+        options["require_response"] = False
 
     def score(rm: BaseRM, conversations: list[Any]) -> list[dict[str, Any]]:
         return results_of("score", rm.score_batch(conversations, on_error="none", return_details=True, **options))
 
     return RowCommand(
         name="score",
-        item_of=conversation_of,
+        item_of=partial(conversation_of, require_response=require_response),
         score=score,
         numbers=lambda result: [result["score"]],
         figure="score",

@@ -55,8 +55,8 @@ def beyond_text(turn: Message) -> str | None:
     return f"has {' and '.join(keys)}" if keys else None
 
 
-def checked_conversation(turns: Turns, name: str) -> Conversation:
-    return _at(name, lambda: border.conversation_of(turns))
+def checked_conversation(turns: Turns, name: str, *, require_response: bool = True) -> Conversation:
+    return _at(name, lambda: border.conversation_of(turns, require_response=require_response))
 
 
 def _at(name: str, read: Callable[[], T]) -> T:

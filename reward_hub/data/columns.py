@@ -40,8 +40,11 @@ CONVERSATION_COLUMNS = "'messages', 'conversation', 'prompt' and 'response', or 
 """The columns of a conversation that messages name."""
 
 
-def conversation_of(row: Any) -> Conversation:
+def conversation_of(row: Any, *, require_response: bool = True) -> Conversation:
     """The conversation of a row that holds a prompt and its response.
+
+    Args:
+        require_response: False also takes a prompt alone, or messages that end with the user's.
 
     Raises:
         InvalidConversationError: it holds none, or several that do not agree.
@@ -51,10 +54,11 @@ def conversation_of(row: Any) -> Conversation:
     response = _response(record)
     if response is not None:
         return prompt.answered({response[0]: response[1]})[response[0]]
-    if prompt.whole is None:
+    given = prompt.whole if require_response else prompt.head
+    if given is None:
         raise missing(record, f"the row has no {CONVERSATION_COLUMNS}")
-    name, turns = prompt.whole
-    return checked_conversation(prompt.opened(turns), name)
+    name, turns = given
+    return checked_conversation(prompt.opened(turns), name, require_response=require_response)
 
 
 def stepwise_of(row: Any) -> dict[str, Any]:

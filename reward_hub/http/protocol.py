@@ -45,6 +45,8 @@ class ServerInfo(pydantic.BaseModel):
     """Whether a response is split into steps before it is scored."""
     template_arguments: bool = False
     """Whether `tools` and `chat_template_kwargs` of a first message are honoured; older servers did not read them."""
+    takes_any_ending: bool = False
+    """Whether `require_response` is honoured; older servers refuse it."""
     max_items: int
     """Most conversations of one request."""
     max_body_bytes: int
@@ -72,6 +74,7 @@ class ScoreRequest(_Scoring):
     messages: list[Any] | None = None
     prompt: str | None = None
     response: str | None = None
+    require_response: bool = pydantic.Field(True, description="`false` takes a conversation as it stands.")
 
     model_config = pydantic.ConfigDict(
         json_schema_extra={

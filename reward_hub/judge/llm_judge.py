@@ -408,6 +408,10 @@ class LLMJudge(BaseRM):
     # -- one judgement -----------------------------------------------------------------------------------------------
 
     def _response_task(self, conversation: Conversation) -> JudgeTask:
+        if not conversation.has_response:
+            raise InvalidConversationError(
+                "a judge is shown a prompt and a response, and this conversation has none.", field="messages"
+            )
         return self._task(conversation.prompt, (text_of(conversation.messages[-1]),), conversation)
 
     def _pair_task(self, pair: Pair) -> JudgeTask:

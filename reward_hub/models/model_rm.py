@@ -439,8 +439,9 @@ def finished(
 
 
 def with_other_response(conversation: Conversation, text: str) -> Conversation:
-    """The same prompt with another response, of one step where steps are asked for."""
-    other = replace(conversation, messages=(*conversation.prompt, Message("assistant", text)))
+    """The same conversation with another text at its end, of one step where steps are asked for."""
+    *before, last = conversation.messages
+    other = replace(conversation, messages=(*before, Message(last.role, text)))
     return other if conversation.steps is None else replace(other, steps=(text,), step_spans=((0, len(text)),))
 
 

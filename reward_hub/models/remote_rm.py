@@ -199,7 +199,7 @@ class RemoteRM(BaseRM):
             calls = [self._score_part([able[i] for i in part], options) for part in parts]
             return await gathered(calls, [len(part) for part in parts], options)
 
-        carried = each(conversations, lambda c: self._carried(c, c.messages))
+        carried = each(conversations, lambda c: self._carried(self._ending_as_taken(c), c.messages))
         return through(carried, lambda able: awaited(lambda: ask(able)), fail_fast=options.fail_fast)
 
     def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
@@ -228,6 +228,15 @@ class RemoteRM(BaseRM):
             return self._details("/v1/rank", reply.score, details)
         except RewardHubError as error:
             return error
+
+    def _ending_as_taken(self, conversation: Conversation) -> Conversation:
+        """The conversation itself, where the server takes one that ends so."""
+        if not (conversation.has_response or self.info.takes_any_ending):
+            raise UnsupportedError(
+                f"{self._client.address} is an older reward-hub serve ({self.info.version}): it needs a response to "
+                "score (require_response). Install the same version there."
+            )
+        return conversation
 
     def _carried(self, item: T, messages: Sequence[Message]) -> T:
         """The item itself, where the server reads all that stands in these messages."""
@@ -258,6 +267,8 @@ class RemoteRM(BaseRM):
         path = "/v1/score_steps" if by_steps or conversations[0].steps is not None else "/v1/score"
         body: dict[str, Any] = {"on_error": "none", "return_details": True}
         body["items" if path == "/v1/score_steps" else "messages"] = items
+        if not all(conversation.has_response for conversation in conversations):
+            body["require_response"] = False
         how = options.aggregation or self._aggregation
         if how is not None:
             body["aggregation"] = how

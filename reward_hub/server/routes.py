@@ -45,6 +45,7 @@ class OwnRoutes:
             body.messages,
             prompt=body.prompt,
             response=body.response,
+            require_response=body.require_response,
             on_error=body.on_error,
             aggregation=body.aggregation,
             step_delimiter=body.step_delimiter,

@@ -97,6 +97,7 @@ class Service:
             has_score=able.has_score,
             splits_steps=able.splits_steps,
             template_arguments=True,
+            takes_any_ending=True,
             max_items=self.options.max_queue,
             max_body_bytes=self.options.max_body_bytes,
         )

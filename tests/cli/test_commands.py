@@ -38,6 +38,21 @@ def messages_of(row: dict[str, Any]) -> list[dict[str, str]]:
     return [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["response"]}]
 
 
+def test_score_takes_rows_without_a_response_where_it_is_said(reward_hub: Call, orm: str, tmp_path: Path) -> None:
+    thanks = [*messages_of(PAIRS[0]), {"role": "user", "content": "Thanks."}]
+    file = write(tmp_path / "rows.jsonl", [{"prompt": PROBLEM}, {"messages": thanks}, PAIRS[0]])
+    refused, out = tmp_path / "refused.jsonl", tmp_path / "scores.jsonl"
+    assert reward_hub("score", file, "--model", orm, "--out", str(refused)).code == 1
+    assert [set(row) & {"score", "error"} for row in rows_in(refused)] == [{"error"}, {"error"}, {"score"}]
+    assert reward_hub("score", file, "--model", orm, "--out", str(out), "--no-require-response").code == 0
+    with AutoRM.load(orm) as rm:
+        chats = [thanks[:1], thanks, messages_of(PAIRS[0])]
+        expected = rm.score_batch(chats, require_response=False)
+    assert [row["score"] for row in rows_in(out)] == pytest.approx(expected, abs=1e-5)
+    # Other rows are read, so it is another run.
+    assert reward_hub("score", file, "--model", orm, "--out", str(out)).code == 2
+
+
 def test_score_writes_what_the_library_gives(reward_hub: Call, orm: str, tmp_path: Path) -> None:
     out = tmp_path / "scores.jsonl"
     ended = reward_hub("score", write(tmp_path / "rows.jsonl", PAIRS), "--model", orm, "--out", str(out), "--details")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -48,6 +49,32 @@ def test_attributes_are_those_of_the_model(remote_orm: RemoteRM, orm: BaseRM) ->
 @pytest.mark.parametrize("messages", [user_and(RIGHT), user_and(""), CHAT])
 def test_score_and_details_are_those_of_the_model(remote_orm: RemoteRM, orm: BaseRM, messages: Any) -> None:
     assert remote_orm.score(messages, return_details=True) == orm.score(messages, return_details=True)
+
+
+def test_a_conversation_without_a_response_has_the_score_of_the_model(remote_orm: RemoteRM, orm: BaseRM) -> None:
+    chats = [user_and(RIGHT)[:1], user_and(WRONG), [*user_and(RIGHT), {"role": "user", "content": "Thanks."}]]
+    expected = orm.score_batch(chats, require_response=False)
+    assert remote_orm.score_batch(chats, require_response=False) == close_to(expected)
+    assert remote_orm.score(prompt=PROMPT, require_response=False) == close_to(expected[0])
+    with pytest.raises(InvalidConversationError, match="conversation 0: the last message has role 'user'"):
+        remote_orm.score_batch(chats)
+
+
+def test_an_older_server_is_not_sent_a_conversation_without_a_response(remote_orm: RemoteRM) -> None:
+    older = copy.copy(remote_orm)
+    older.info = remote_orm.info.model_copy(update={"takes_any_ending": False})
+    with pytest.raises(UnsupportedError, match="older reward-hub serve"):
+        older.score(user_and(RIGHT)[:1], require_response=False)
+    assert older.score(user_and(RIGHT), require_response=False) == close_to(remote_orm.score(user_and(RIGHT)))
+
+
+async def test_the_route_takes_it_where_it_is_said(orm_server: ServerProcess, orm: BaseRM) -> None:
+    body = {"messages": user_and(RIGHT)[:1]}
+    async with httpx.AsyncClient(base_url=orm_server.address) as http:
+        refused = await http.post("/v1/score", json=body)
+        taken = await http.post("/v1/score", json={**body, "require_response": False})
+    assert (refused.status_code, refused.json()["error"]["type"]) == (400, "InvalidConversationError")
+    assert taken.json()["data"][0]["score"] == close_to(orm.score(user_and(RIGHT)[:1], require_response=False))
 
 
 def test_a_batch_keeps_its_order_over_several_requests(remote_orm: RemoteRM, orm: BaseRM) -> None:
