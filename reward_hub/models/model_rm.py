@@ -104,7 +104,7 @@ class LoadedModel:
         """How it was loaded and runs, as its backend says it too."""
         info = self.backend.info
         return {
-            "reads": self.family.read_summary or None,
+            "reads": self.family.reads_at(self.setup) or None,
             "backend": f"{info.name} {info.version}".strip(),
             "dtype": info.dtype,
             "device": info.device,

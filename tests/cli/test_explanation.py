@@ -16,7 +16,7 @@ import pytest
 from golden_sets import GoldenModels, GoldenSet, RecordingBackend, expected_scores, golden_sets
 from judge_server import judge_server, says, verdict
 from local_servers import NOT_FOUND, Sent, VllmLike, local_server, routes
-from made_tokenizers import byte_tokenizer, save
+from made_tokenizers import byte_tokenizer, edit_json, save
 from server_process import ServerProcess, serve_command
 from tokenizers import decoders
 
@@ -336,6 +336,21 @@ def test_what_is_dropped_and_cut_is_said(
     assert RIGHT in ended.out
     assert "20 tokens, 1 read" in ended.out
     assert sum("was cut to 20" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_classifier_is_marked_where_its_class_reads(reward_hub: Call, tmp_path: Path) -> None:
+    golden = GoldenSet("seqcls-llama3", "own")
+    folder = golden.make(tmp_path / "model")
+    closing = golden.cases[0]["input_ids"][-1]
+    edit_json(folder / "config.json", pad_token_id=closing)
+    found = json.loads(reward_hub("inspect", str(folder), "--explain", PROBLEM, RIGHT, "--json").out)
+    tokens = found["explained"][0]["inputs"][0]["tokens"]
+    assert [token["read"] for token in tokens] == [False] * (len(tokens) - 2) + [True, False]
+    assert tokens[-1]["id"] == closing
+    assert "the last token that is not the pad token" in found["load_report"]["reads"]
+    described = json.loads(reward_hub("inspect", str(folder), "--json").out)
+    assert described["positions"] == found["load_report"]["reads"]
+    assert [token["id"] for token in described["read_tokens"]] != [closing]
 
 
 def test_a_text_cannot_move_the_cursor(golden_models: GoldenModels) -> None:
