@@ -115,6 +115,20 @@ def golden_sets(place: str) -> list[GoldenSet]:
     return [GoldenSet(slug, place) for slug in slugs if slug not in WITHOUT_TOKENS]
 
 
+def own_templates() -> list[str]:
+    """Folders of the project's own sets with a chat template, one of each that read a conversation in the same way."""
+    folders: dict[str, str] = {}
+    for path in sorted(OWN.glob("*/tokenizer_config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("added_tokens_decoder", None)
+        if "chat_template" in config:
+            file = path.with_name("tokenizer.json")
+            parts = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+            ways = [parts.get(part) for part in ("normalizer", "pre_tokenizer", "post_processor")]
+            folders.setdefault(json.dumps([config, ways], sort_keys=True), path.parent.name)
+    return list(folders.values())
+
+
 class RecordingBackend(TransformersBackend):
     """The Transformers backend, which notes what crosses from the family to it."""
 

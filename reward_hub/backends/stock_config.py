@@ -89,8 +89,7 @@ def declared(config_class: Any) -> frozenset[str]:
 
 def _is_read(name: str, classes: tuple[Any, ...]) -> bool:
     """Whether a module of the classes names it, and it hides nothing of the first class itself."""
-    word = re.compile(rf"\b{re.escape(name)}\b")
-    return not hasattr(classes[0], name) and any(word.search(_source(known)) for known in classes)
+    return not hasattr(classes[0], name) and any(name in _words(path) for known in classes for path in _modules(known))
 
 
 def _attribute(config_class: Any, name: str) -> Any:
@@ -98,10 +97,14 @@ def _attribute(config_class: Any, name: str) -> Any:
 
 
 @functools.cache
-def _source(config_class: Any) -> str:
-    """The text of the modules that define the class and its models, and of those that all models share."""
+def _modules(config_class: Any) -> list[Path]:
+    """The modules that define the class and its models, and those that all models share."""
     folder = Path(inspect.getfile(config_class)).parent
     own = [path for path in folder.glob("*.py") if path.name.startswith(("configuration_", "modeling_"))]
-    root = Path(transformers.__file__).parent
-    paths = [*own, *(root / name for name in SHARED_MODULES)]
-    return "\n".join(path.read_text(encoding="utf-8") for path in paths if path.is_file())
+    shared = Path(transformers.__file__).parent
+    return [path for path in (*own, *(shared / name for name in SHARED_MODULES)) if path.is_file()]
+
+
+@functools.cache
+def _words(module: Path) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", module.read_text(encoding="utf-8")))

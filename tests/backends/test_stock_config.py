@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from functools import cache
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ def all_types() -> list[str]:
     return sorted(transformers.CONFIG_MAPPING.keys())
 
 
+@cache
 def made(model_type: str) -> Any:
     """A config of the type with its own defaults."""
     if model_type == "colpali" and transformers.__version__ < "5.20":

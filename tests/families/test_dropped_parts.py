@@ -10,7 +10,7 @@ from tempfile import mkdtemp
 from typing import Any
 
 import pytest
-from golden_sets import OWN, GoldenModels, GoldenSet, RecordingBackend, golden_sets
+from golden_sets import OWN, GoldenModels, GoldenSet, RecordingBackend, golden_sets, own_templates
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from made_tokenizers import byte_tokenizer, save
@@ -108,8 +108,7 @@ def test_each_part_reaches_the_model_or_is_named(golden: GoldenSet, change: str,
 words = st.text("abcdefghijklmnopqrstuvwxyz é漢0123456789 .,+<>&\n'\"", min_size=1, max_size=40)
 thoughts = st.builds("<think>{}</think>{}".format, words, words)
 contents = words | thoughts
-GOLDEN = sorted(path.parent.name for path in OWN.glob("*/tokenizer_config.json"))
-GOLDEN = [name for name in GOLDEN if "chat_template" in (OWN / name / "tokenizer_config.json").read_text("utf-8")]
+GOLDEN = own_templates()
 
 
 def check_of(folder: Path, **options: Any) -> Completeness:

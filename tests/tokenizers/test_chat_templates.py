@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import transformers
-from golden_sets import OWN, GoldenSet
+from golden_sets import OWN, GoldenSet, own_templates
 from hypothesis import given
 from hypothesis import strategies as st
 from jinja2.exceptions import TemplateError
@@ -28,9 +28,7 @@ TOOLS = [
 ]
 
 
-GOLDEN = sorted(
-    path.parent.name for path in OWN.glob("*/tokenizer_config.json") if "chat_template" in path.read_text("utf-8")
-)
+GOLDEN = own_templates()
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30) | st.sampled_from(
     [" a ", "<|im_end|>", "<think>so</think> 4", "a\r\nb", "<b>&amp;</b>"]
 )
