@@ -34,7 +34,7 @@ def pad_token_of(config: Config) -> int | None:
     """The token that the classifier's class passes over at the end; None: it reads the last one, whatever that is.
 
     Raises:
-        CheckpointError: config.json names something else than a token there.
+        CheckpointError: config.json names something else than a token there, or is not one of its model type.
         UnsupportedError: the class reads elsewhere.
     """
     model_type = config.get("model_type")
@@ -62,7 +62,10 @@ def _pad_token_of_class(config: str) -> int | None:
     stored = json.loads(config)
     if stored.get("model_type") not in transformers.CONFIG_MAPPING:
         return None
-    made = stock_config(stored)
+    try:
+        made = stock_config(stored)
+    except Exception as error:  # each class checks its fields in its own way
+        raise CheckpointError(f"config.json is not one of {stored['model_type']}: {error}") from error
     pad: int | None = getattr(made.get_text_config(), "pad_token_id", None)
     classifier: Any = transformers.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING.get(type(made), None)
     if classifier is None:

@@ -174,6 +174,11 @@ def test_a_nested_config_is_asked_for_its_text_part() -> None:
     assert pad_token_of({**config, "text_config": text}) == 0
 
 
+def test_a_config_that_its_class_refuses_is_a_checkpoint_error() -> None:
+    with pytest.raises(CheckpointError, match=r"config\.json is not one of olmo2"):
+        pad_token_of({"model_type": "olmo2", "hidden_size": "many"})
+
+
 def test_a_model_type_that_transformers_does_not_know_has_what_its_config_says() -> None:
     assert pad_token_of({"model_type": "mine"}) is None
     assert pad_token_of({"model_type": "mine", "pad_token_id": 3}) == 3
