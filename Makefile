@@ -10,10 +10,14 @@ PY := $(VENV)/bin/python
 INSTALL := $(PY) -m pip install -qq
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test test-slow test-vllm test-its-hub test-tokenizers check format docs clean help
+# What bench does with a run: make bench BENCH_ARGS="--vllm .venv-vllm/bin/python"
+BENCH_ARGS ?=
+
+.PHONY: demo bench test test-slow test-vllm test-its-hub test-tokenizers check format docs clean help
 
 help:
 	@echo "make demo             score real input with the built-in models"
+	@echo "make bench            measure speed beside other ways of scoring, and write docs/speed.md"
 	@echo "make test             run the tests"
 	@echo "make test-slow        run the long tests, which 'make test' leaves out"
 	@echo "make test-vllm        run the tests of the vLLM backend, in an environment with vLLM's CPU build"
@@ -26,6 +30,11 @@ help:
 
 demo: $(VENV)/.demo
 	@$(PY) examples/demo.py
+
+# sentence-transformers is measured where it is installed, and vLLM where BENCH_ARGS names its Python.
+bench: $(VENV)/.dev
+	$(PY) -m benchmarks.speed $(BENCH_ARGS)
+	$(PY) -m benchmarks.speed --write-docs
 
 test: $(VENV)/.dev
 	$(PY) -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)

@@ -1,0 +1,1 @@
+"""What the package costs, measured. Each file says how it is run."""
