@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from reward_hub.errors import CheckpointError, InvalidConversationError
 from reward_hub.tokenizer import Tokenizer
+from reward_hub.tokenizers.special_tokens import tokens_around
 from reward_hub.types import (
     Config,
     Conversation,
@@ -25,7 +26,6 @@ def chat_ids(messages: Sequence[Message], tokenizer: Tokenizer) -> list[int]:
 
 # Enough of a text to hold whatever a tokenizer puts in front, and more tokens behind it.
 _HEAD = 500
-_PROBE = "What is 2 + 2?"
 
 
 def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
@@ -34,12 +34,8 @@ def special_tokens_around(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     Raises:
         CheckpointError: it changes the text's own tokens when it adds special ones.
     """
-    bare, whole = tokenizer.encode(_PROBE), tokenizer.encode(_PROBE, add_special_tokens=True)
-    for start in range(len(whole) - len(bare) + 1):
-        end = start + len(bare)
-        if whole[start:end] == bare:
-            return whole[:start], whole[end:]
-    raise CheckpointError(f"The tokenizer makes {bare} of {_PROBE!r}, and {whole} when it adds special tokens.")
+    known: tuple[list[int], list[int]] | None = getattr(tokenizer, "around", None)  # a caller's own does not say it
+    return tokens_around(tokenizer) if known is None else known
 
 
 def opening_length(text: str, tokenizer: Tokenizer) -> int:
@@ -48,8 +44,13 @@ def opening_length(text: str, tokenizer: Tokenizer) -> int:
     Token ids tell it, not names: a prefix may have several tokens ([gMASK]<sop>), or none that is called bos.
     """
     prefix, _ = special_tokens_around(tokenizer)
+    if not prefix:
+        return 0
+    opening: str | None = getattr(tokenizer, "opening", None)
+    if opening is not None and text.startswith(opening):
+        return len(opening)
     token_ids, offsets = tokenizer.encode_with_offsets(text[:_HEAD])
-    if not prefix or token_ids[: len(prefix)] != prefix:
+    if token_ids[: len(prefix)] != prefix:
         return 0
     return max(end for _, end in offsets[: len(prefix)])
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any
 
 from reward_hub.errors import CheckpointError
@@ -16,6 +18,8 @@ from reward_hub.tokenizers.chat_templates import (
     require_default,
     tells_the_date,
 )
+from reward_hub.tokenizers.cuts import LEAST, Parts, cut_before
+from reward_hub.tokenizers.special_tokens import tokens_around
 from reward_hub.types import TOOLS, Message, template_arguments
 
 # A limit of this size or more is the "no limit" that transformers writes (int(1e30)).
@@ -50,6 +54,7 @@ class HFTokenizer:
         limit = getattr(tokenizer, "model_max_length", None)
         self.max_length: int | None = int(limit) if limit and limit < _NO_LIMIT else None
         self._adds_bos: bool | None = None
+        self._process = os.getpid()
 
     @property
     def pretrained(self) -> Any:
@@ -74,8 +79,60 @@ class HFTokenizer:
             self._adds_bos = self.bos_token_id is not None and ids[:1] == [self.bos_token_id]
         return self._adds_bos
 
+    @cached_property
+    def around(self) -> tuple[list[int], list[int]]:
+        """The special tokens that stand before and behind a text. Raises as `tokens_around`."""
+        return tokens_around(self)
+
+    @cached_property
+    def opening(self) -> str | None:
+        """How a text begins that has the tokens of `around` before it already; None where that cannot be said."""
+        tokens = self._backend.get_added_tokens_decoder()
+        texts = [tokens[i].content if i in tokens else "" for i in self.around[0]]
+        whole = {token.content for token in tokens.values()}
+        certain = all(
+            text in self._cuts and not any(other != text and other.startswith(text) for other in whole)
+            for text in texts
+        )
+        return "".join(texts) if certain else None
+
+    @cached_property
+    def _cuts(self) -> frozenset[str]:
+        """The added tokens before which a text may be cut."""
+        backend = self._backend
+        # Where they are text like any other, nothing is known of what is encoded apart.
+        tokens = [] if backend.encode_special_tokens else list(backend.get_added_tokens_decoder().values())
+        return frozenset(cut_before(tokens))
+
+    @cached_property
+    def _parts(self) -> Parts:
+        """Cuts before the tokens that templates write: of others there may be thousands."""
+        written = "\0".join([*self._templates.values(), *map(str, self._special_tokens.values())])
+        return Parts([text for text in self._cuts if text in written])
+
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        return list(self._backend.encode(text, add_special_tokens=add_special_tokens).ids)
+        if not add_special_tokens:
+            return self._parts.ids(text, self._encode_all)
+        if len(text) <= LEAST or self._frame is None:
+            return self._encode_all([text], add_special_tokens=True)[0]
+        before, behind = self._frame
+        return [*before, *self._parts.ids(text, self._encode_all), *behind]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]] | None:
+        try:
+            return self.around
+        except CheckpointError:
+            return None
+
+    def _encode_all(self, texts: list[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+        """The ids of each text."""
+        backend = self._backend
+        if os.getpid() != self._process:
+            # The library's threads are lost in a fork.
+            return [list(backend.encode(text, add_special_tokens=add_special_tokens).ids) for text in texts]
+        # Cheaper than `encode`, which makes offsets, and other threads run meanwhile.
+        return [list(one.ids) for one in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
     def encode_with_offsets(
         self, text: str, *, add_special_tokens: bool = False

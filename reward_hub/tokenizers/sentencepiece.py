@@ -70,11 +70,14 @@ class SentencePieceTokenizer(HFTokenizer):
         self._splitter, self._added = _splitter(self._backend)
         self._frames = [_frame(self._backend, n) for n in (1, 2)]
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    def _encode_all(self, texts: list[str], *, add_special_tokens: bool = False) -> list[list[int]]:
+        return [self._framed(ids)[0] if add_special_tokens else ids for ids in map(self._encode_one, texts)]
+
+    def _encode_one(self, text: str) -> list[int]:
         ids: list[int] = []
         for token_id, begin, end in self._stretches(text):
             ids += [token_id] if token_id is not None else self._processor_at(text, begin, end).encode(text[begin:end])
-        return self._framed(ids)[0] if add_special_tokens else ids
+        return ids
 
     def encode_with_offsets(
         self, text: str, *, add_special_tokens: bool = False
