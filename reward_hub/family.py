@@ -188,8 +188,9 @@ class Family:
                 without them; or no response, and this family reads prompt and response apart.
         """
         tokenizer = WatchedTokenizer(setup.tokenizer)
+        own = replace(setup, tokenizer=cast("Tokenizer", tokenizer))
         try:
-            tokens = self.encode(value, replace(setup, tokenizer=cast("Tokenizer", tokenizer)))
+            tokens = self.encode(value, own)
         except NoResponseError as error:
             raise InvalidConversationError(
                 f"family {self.name} reads a prompt and a response apart, and {error}. require_response=False is for "

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import pydantic
 
@@ -206,6 +206,8 @@ def with_template_arguments(
     Raises:
         InvalidConversationError: it has another form, or a message has others.
     """
+    if not (tools or chat_template_kwargs or any(turn.extra for turn in turns)):
+        return turns
     arguments = {TOOLS: tools or None, TEMPLATE_ARGUMENTS: chat_template_kwargs or None}
     places = [turn.extra for turn in turns if TOOLS in turn.extra or TEMPLATE_ARGUMENTS in turn.extra]
     if not places and not any(arguments.values()):
@@ -234,7 +236,7 @@ def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ..
     """Validate roles and contents; which role must stand last is the caller's matter."""
     if isinstance(messages, Conversation):
         messages = messages.messages
-    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+    if type(messages) is not list and (isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence)):
         raise InvalidConversationError(
             f"messages is {type(messages).__name__}; a list of {{'role', 'content'}} dicts is needed "
             "(for plain texts use prompt= and response=).",
@@ -247,15 +249,72 @@ def parse_messages(messages: Any, index: int | None = None) -> tuple[Message, ..
 
 
 def _message(raw: Any, place: int, index: int | None) -> Message:
-    where = f"messages[{place}]"
-    if isinstance(raw, Message):
-        if raw.media:
-            raise InvalidConversationError(
-                f"{where} has content that is neither a text nor a list of text parts.",
-                index=index,
-                field=f"{where}.content",
-            )
-        return raw if raw.content is None else replace(raw, content=raw.text)
+    parts = _plain_parts(raw)
+    if parts is None:
+        if isinstance(raw, Message):
+            return _checked_message(raw, f"messages[{place}]", index)
+        parts = _checked_parts(raw, f"messages[{place}]", index)
+    role, text, tool_calls, extra = parts
+    if text is None:
+        if role != "assistant" or not tool_calls:
+            where = f"messages[{place}]"
+            raise InvalidConversationError(f"{where} has no content.", index=index, field=f"{where}.content")
+    elif not text.isascii():
+        _check_unicode(text, index, f"messages[{place}].content")
+    return Message(role, text, tool_calls, _checked_extra(extra, place, index) if extra else extra)
+
+
+def _checked_message(message: Message, where: str, index: int | None) -> Message:
+    if message.media:
+        raise InvalidConversationError(
+            f"{where} has content that is neither a text nor a list of text parts.",
+            index=index,
+            field=f"{where}.content",
+        )
+    return message if message.content is None else replace(message, content=message.text)
+
+
+_Parts: TypeAlias = tuple[str, str | None, tuple[dict[str, Any], ...], dict[str, Any]]
+"""A message's role, its content as text, its tool calls, and its other keys."""
+
+
+def _plain_parts(raw: Any) -> _Parts | None:
+    """The parts of a message of plain types; None for what `_checked_parts` has to decide, or to name as wrong.
+
+    It says the same of these messages and takes several times as long.
+    """
+    if type(raw) is not dict:
+        return None
+    role, content, calls = raw.get("role"), raw.get("content"), raw.get("tool_calls")
+    if type(role) is not str or role not in ROLES:
+        return None
+    text = content if content is None or type(content) is str else _joined_texts(content)
+    if text is None and content is not None:
+        return None
+    if len(raw) == 2 and text is not None:
+        return role, text, (), {}
+    if (calls is not None and not _are_calls(calls)) or not all(type(name) is str for name in raw):
+        return None
+    extra = {name: value for name, value in raw.items() if name not in ("role", "content", "tool_calls")}
+    return role, text, tuple(map(dict, calls or ())), extra
+
+
+def _joined_texts(content: Any) -> str | None:
+    """The text of a list of text parts; None where it is not one."""
+    if type(content) is not list or not all(type(part) is dict for part in content):
+        return None
+    texts = [part.get("text") for part in content]
+    kinds = [part.get("type", "text") for part in content]
+    plain = all(type(text) is str for text in texts) and all(type(kind) is str and kind == "text" for kind in kinds)
+    return "".join(texts) if plain else None
+
+
+def _are_calls(calls: Any) -> bool:
+    return type(calls) is list and all(type(call) is dict and all(type(name) is str for name in call) for call in calls)
+
+
+def _checked_parts(raw: Any, where: str, index: int | None) -> _Parts:
+    """Raises InvalidConversationError: it is not a dict, or role, content or tool calls have another form."""
     if hasattr(raw, "model_dump"):
         raw = raw.model_dump(exclude_none=True)
     if not isinstance(raw, Mapping):
@@ -278,12 +337,7 @@ def _message(raw: Any, place: int, index: int | None) -> Message:
         raise InvalidConversationError(f"{where} {problem}", index=index, field=f"{where}.{field}") from error
     content = parsed.content
     text = content if content is None or isinstance(content, str) else "".join(part.text for part in content)
-    if text is None and not (parsed.role == "assistant" and parsed.tool_calls):
-        raise InvalidConversationError(f"{where} has no content.", index=index, field=f"{where}.content")
-    if text is not None:
-        _check_unicode(text, index, f"{where}.content")
-    extra = _checked_extra(parsed.model_extra or {}, place, index)
-    return Message(parsed.role, text, tuple(parsed.tool_calls or ()), extra)
+    return parsed.role, text, tuple(parsed.tool_calls or ()), dict(parsed.model_extra or {})
 
 
 def _checked_extra(extra: Mapping[str, Any], place: int, index: int | None) -> dict[str, Any]:

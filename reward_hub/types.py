@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -92,6 +93,8 @@ class Message:
     @property
     def template_arguments(self) -> dict[str, Any]:
         """What the chat template is given besides the messages: `tools`, and the entries of `chat_template_kwargs`."""
+        if not self.extra:
+            return {}
         tools = {TOOLS: list(self.extra[TOOLS])} if self.extra.get(TOOLS) else {}
         return {**(self.extra.get(TEMPLATE_ARGUMENTS) or {}), **tools}
 
@@ -176,7 +179,11 @@ class Conversation:
 
 def template_arguments(messages: Iterable[Message]) -> dict[str, Any]:
     """What the chat template is given besides these messages."""
-    return {name: value for message in messages for name, value in message.template_arguments.items()}
+    arguments: dict[str, Any] = {}
+    for message in messages:
+        if message.extra:
+            arguments.update(message.template_arguments)
+    return arguments
 
 
 @dataclass(frozen=True)
@@ -298,15 +305,29 @@ class ScoreDetails:
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Further JSON-serialisable entries (a judge's reasoning, an ensemble's members, ...)."""
 
+    def changed(self, **values: Any) -> ScoreDetails:
+        """As `dataclasses.replace`, which takes several times as long; a call makes a record a conversation."""
+        if not values.keys() <= vars(self).keys():
+            raise TypeError(f"ScoreDetails has no {', '.join(sorted(values.keys() - vars(self).keys()))}.")
+        other = object.__new__(type(self))
+        vars(other).update(vars(self), **values)
+        return other
+
     def to_dict(self) -> dict[str, Any]:
         """A plain, JSON-serialisable dict; entries that this model does not have are left out."""
-        always = ("revision", "family", "backend", "model", "tokens_scored")
+        values = vars(self)
         details = {
-            f.name: getattr(self, f.name)
-            for f in fields(self)
-            if f.name not in ("score", "extra") and (f.name in always or getattr(self, f.name) is not None)
+            name: values[name] for name in _shown_names() if values[name] is not None or name in _SHOWN_WITHOUT_VALUE
         }
         return {**details, **self.extra}
+
+
+_SHOWN_WITHOUT_VALUE = frozenset({"revision", "family", "backend", "model", "tokens_scored"})
+
+
+@cache
+def _shown_names() -> tuple[str, ...]:
+    return tuple(f.name for f in fields(ScoreDetails) if f.name not in ("score", "extra"))
 
 
 def joined_details(parts: Sequence[ScoreDetails]) -> ScoreDetails:
@@ -314,8 +335,7 @@ def joined_details(parts: Sequence[ScoreDetails]) -> ScoreDetails:
     counts = [part.tokens_scored for part in parts]
     tokens = [token for part in parts for token in part.read_tokens or ()]
     dropped = [name for part in parts for name in part.dropped or ()]
-    return replace(
-        parts[0],
+    return parts[0].changed(
         raw_logits=[logit for part in parts for logit in part.raw_logits],
         tokens_scored=None if None in counts else sum(n or 0 for n in counts),
         truncated=any(part.truncated for part in parts),

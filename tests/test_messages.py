@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from reward_hub import messages as border
@@ -201,3 +202,63 @@ def test_a_response_that_says_more_than_its_text_is_not_compared(more, words) ->
         border.prompt_and_responses(conversations)
     assert error.value.index == 1
     assert border.prompt_and_responses(conversations[:1]) == ([USER], ["4"])
+
+
+class Text(str):
+    """A text that is not quite a `str`."""
+
+
+STRINGS = st.sampled_from(["", "4", "é∑", "\ud800", "user", Text("4"), Text("user")])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(0, 2) | STRINGS,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(STRINGS | st.integers(0, 1), inner, max_size=2),
+    max_leaves=4,
+)
+PARTS = st.fixed_dictionaries(
+    {},
+    optional={"type": st.sampled_from(["text", "image_url", Text("text"), 1]), "text": STRINGS | VALUES, "x": VALUES},
+)
+CALLS = st.lists(
+    st.dictionaries(st.sampled_from(["id", "function", Text("id"), 1]), VALUES, max_size=2) | VALUES, max_size=2
+)
+RAW = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from([*border.ROLES, *border.ROLES, "bot", Text("user"), None, 1, []]),
+        "content": STRINGS | st.lists(PARTS, max_size=2) | VALUES,
+        "tool_calls": CALLS | VALUES,
+        "name": VALUES,
+        "tools": VALUES,
+        "chat_template_kwargs": VALUES,
+        Text("other"): VALUES,
+        3: VALUES,
+    },
+) | VALUES  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(st.lists(RAW, max_size=3))
+@example([USER, {"role": "assistant", "content": None, "tool_calls": [CALL], "reasoning_content": "two and two"}])
+@example([USER, {"role": "assistant", "content": [{"type": "text", "text": "4", "cache_control": {}}], "name": "Ann"}])
+@example([{**USER, "tools": [{"name": "add"}], "chat_template_kwargs": {"x": 1}}, ASSISTANT])
+def test_plain_messages_are_read_as_the_checked_ones_are(messages: list[Any]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(border, "_plain_parts", lambda raw: None)
+        expected = parsed(messages)
+    assert parsed(messages) == expected
+
+
+def parsed(messages: list[Any]) -> object:
+    try:
+        turns = border.parse_messages(messages, 3)
+    except InvalidConversationError as error:
+        return str(error), error.field, error.index
+    return [(turn, type(turn.role), type(turn.content), type(turn.tool_calls), type(turn.extra)) for turn in turns]
+
+
+def test_a_parsed_message_does_not_change_with_what_it_was_made_of() -> None:
+    call, raw = dict(CALL), {"role": "assistant", "content": "4", "name": "Ann"}
+    turns = border.parse_messages([USER, {**raw, "tool_calls": [call]}])
+    call["id"], raw["name"] = "2", "Ben"
+    assert turns[1].tool_calls == (CALL,)
+    assert turns[1].extra == {"name": "Ann"}

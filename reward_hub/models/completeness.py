@@ -367,6 +367,10 @@ def _rendering_key(rendering: Rendering) -> Any:
     return tuple(turns), rendering.add_generation_prompt
 
 
+# What a template may do to the white space at a content's ends.
+_TRIMS: tuple[Callable[[str], str], ...] = (str, str.strip, str.lstrip, str.rstrip)
+
+
 @dataclass(frozen=True)
 class _Frame:
     """What a template writes around the contents of a conversation.
@@ -375,11 +379,13 @@ class _Frame:
         texts: before the first content, between two, and behind the last one.
         places: the messages whose contents these are.
         unwritten: the messages whose contents are not written at all.
+        complete: every content has a place, or is not written at all.
     """
 
-    texts: tuple[str, ...]
-    places: tuple[int, ...]
-    unwritten: frozenset[int]
+    texts: tuple[str, ...] = ()
+    places: tuple[int, ...] = ()
+    unwritten: frozenset[int] = frozenset()
+    complete: bool = False
 
     @classmethod
     def of(cls, rendering: Rendering, render: Render) -> _Frame:
@@ -388,27 +394,25 @@ class _Frame:
         words = {place: _word(place) for place in places}
         text = render(rendering, words)
         if text is None:
-            return cls((), (), frozenset())
+            return cls()
         place_of = {word: place for place, word in words.items()}
         pieces = re.split("(" + "|".join(place_of) + ")", text) if words else [text]
         found = tuple(place_of[word] for word in pieces[1::2])
         absent = set(places) - set(found)
         # What is written in another form (in capitals, cut) is written.
         unwritten = {place for place in absent if render(rendering, {**words, place: _word(place, "y")}) == text}
-        return cls(tuple(pieces[::2]), found, frozenset(unwritten))
+        return cls(tuple(pieces[::2]), found, frozenset(unwritten), complete=absent == unwritten)
 
     def holds(self, rendering: Rendering) -> bool:
         """Whether the text is the frame with the contents in their places, apart from white space at their ends."""
-        messages = enumerate(rendering.messages)
-        written = {place for place, message in messages if isinstance(message.content, str) and message.content}
-        if not self.texts or written - self.unwritten - set(self.places):
+        text = rendering.text
+        if not self.complete or not text.startswith(self.texts[0]):
             return False
-        text, position = rendering.text, len(self.texts[0])
-        if not text.startswith(self.texts[0]):
-            return False
+        position = len(self.texts[0])
         for place, behind in zip(self.places, self.texts[1:], strict=True):
             content = str(rendering.messages[place].content)
-            for form in (content, content.strip(), content.lstrip(), content.rstrip()):
+            for trim in _TRIMS:
+                form = trim(content)
                 if text.startswith(form, position) and text.startswith(behind, position + len(form)):
                     position += len(form) + len(behind)
                     break

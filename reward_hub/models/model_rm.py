@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
+import numpy as np
+
 from reward_hub.backends.base import Backend, require_finite
 from reward_hub.base import BaseRM
 from reward_hub.errors import BackendError, InputTooLongError, ServerError, ServerTimeoutError
@@ -118,13 +120,13 @@ class LoadedModel:
         """The input token by token."""
         return shown_input(tokens, self.setup.tokenizer, title)
 
-    @property
+    @cached_property
     def higher_is_better(self) -> bool:
         """False where this checkpoint's score is a cost."""
         is_cost = self.family.is_cost
         return self.family.higher_is_better and not (is_cost is not None and is_cost(self.setup.config))
 
-    @property
+    @cached_property
     def score_range(self) -> tuple[float, float]:
         """Where this model's scores lie, with the options it was loaded with."""
         range_of = self.family.range_of
@@ -211,11 +213,11 @@ class LoadedModel:
         logger.warning("A conversation of %d tokens was cut to %d (truncation=%r).", n, limit, self.truncation)
         return Fitted(cut, n - limit)
 
-    def details(self, score: float, outputs: Array, fitted: Fitted) -> ScoreDetails:
-        """The record of one score; the caller adds what its kind has besides."""
+    def details(self, score: float, outputs: Array, fitted: Fitted, **more: Any) -> ScoreDetails:
+        """The record of one score; `more` is what its kind has besides."""
         return ScoreDetails(
             score=score,
-            raw_logits=[float(x) for x in outputs.reshape(-1)],
+            raw_logits=outputs.reshape(-1).astype(np.float64).tolist(),
             normalized_score=in_unit_interval(score, self.score_range, higher_is_better=self.higher_is_better),
             tokens_scored=len(fitted.tokens.token_ids) + len(fitted.tokens.decoder_ids or ()),
             truncated=fitted.truncated,
@@ -226,6 +228,7 @@ class LoadedModel:
             backend=self.backend.info.name,
             model=self.name,
             revision=self.revision,
+            **more,
         )
 
     def read_tokens(self, tokens: TokenInput) -> list[dict[str, Any]]:
@@ -372,8 +375,10 @@ class ModelRM(LoadedRM):
             assert scored.score is not None
             score = scored.score
         spans = conversation.step_spans
-        return replace(
-            self.model.details(score, output, fitted),
+        return self.model.details(
+            score,
+            output,
+            fitted,
             step_scores=steps,
             step_spans=[list(span) for span in spans] if steps is not None and spans is not None else None,
             attributes=scored.attributes,

@@ -108,20 +108,26 @@ def rendered(
         **{name: _plain(value) for name, value in arguments.items()},
         "add_generation_prompt": add_generation_prompt,
     }
-    render = _compiled(template).render
+    compiled = _compiled(template)
     try:
         try:
-            return str(render(messages=turns, **names))
+            return _written(compiled, {"messages": turns, **names})
         except Exception:
             # Some templates ask for content that is none, where most expect that there is no content (DeepSeek-V3's).
             contents = [{"content": None, **turn} for turn in turns]
             if contents == turns:
                 raise
-            return str(render(messages=contents, **names))
+            return _written(compiled, {"messages": contents, **names})
     except Exception as error:  # a template is a program of others, and may fail in any way
         raise InvalidConversationError(
             f"the chat template refuses this conversation: {error}", field="messages"
         ) from error
+
+
+def _written(compiled: Any, names: Mapping[str, Any]) -> str:
+    """What a template writes. As jinja's own `render`, which spends more on gathering its globals than on writing."""
+    context = compiled.new_context({**compiled.environment.globals, **names}, shared=True)
+    return str(compiled.environment.concat(compiled.root_render_func(context)))
 
 
 @lru_cache(maxsize=64)
@@ -182,6 +188,8 @@ def _day(template: str, arguments: Mapping[str, Any]) -> datetime:
 
 def _turn(message: Message) -> dict[str, Any]:
     """A message as templates read it: what is None is not there, a call's arguments are an object."""
+    if not message.extra and not message.tool_calls and type(message.content) is str:
+        return {"role": message.role, "content": message.content}
     turn = {"role": message.role, "content": message.content, **message.extra}
     turn = {
         name: _plain(value)
