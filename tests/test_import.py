@@ -19,6 +19,17 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     assert found.stdout.strip() == "[]"
 
 
+def test_the_help_lists_the_commands_without_what_they_need() -> None:
+    code = (
+        "import sys, reward_hub.cli\n"
+        "try:\n    reward_hub.cli.main(['--help'])\n"
+        f"finally:\n    print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Score each conversation of a file." in found.stdout
+    assert found.stdout.splitlines()[-1] == "[]"
+
+
 @pytest.mark.parametrize("module", ["reward_hub.auto", "reward_hub.base", "reward_hub.testing", "reward_hub.registry"])
 def test_no_part_but_an_engine_loads_an_engine(module: str) -> None:
     code = f"import sys, {module}; print([name for name in ('torch', 'transformers', 'vllm') if name in sys.modules])"

@@ -7,15 +7,19 @@ packages bring commands of `reward-hub` by entry points: such a function, or suc
 
 from __future__ import annotations
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint
+from importlib.util import find_spec
 from types import FunctionType, ModuleType
 from typing import Any, ClassVar, TypeAlias
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from reward_hub.cli.parameters import command_of
@@ -26,6 +30,9 @@ Place: TypeAlias = "str | EntryPoint"
 """Where a command is: the name of a module here, or another package's entry point."""
 
 _COMMAND_OF_FOLDER = "command"
+_PLACE = "PLACE_IN_HELP"
+# In a context's notes: its commands are listed, not run.
+_LISTED = "reward_hub.commands_are_listed"
 _LAST = 1000
 
 
@@ -49,9 +56,13 @@ def _files(package: str) -> Iterator[Entry[Place]]:
 
 
 class Commands(TyperGroup):
-    """Commands that are imported when they are looked up."""
+    """Commands that are imported when they are looked up; a list of them is made of what their files say."""
 
     registry: ClassVar[Registry[Place]]
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        ctx.meta[_LISTED] = True
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Those of the folder as `PLACE_IN_HELP` says, then those of other packages by name."""
@@ -60,6 +71,10 @@ class Commands(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         place = self.registry.find(cmd_name)
+        if ctx.meta.get(_LISTED) and isinstance(place, str):
+            listed = _listed(place)
+            if listed is not None and listed.help is not None:
+                return TyperCommand(cmd_name, help=listed.help, rich_markup_mode="markdown")
         found = None if place is None else _loaded(place)
         if found is None:
             return None
@@ -76,8 +91,49 @@ def _place_of(place: Place) -> int | None:
     """Where a command stands in the help; None for a file that is not a command."""
     if isinstance(place, EntryPoint):
         return _LAST + 1
+    listed = _listed(place)
+    if listed is not None:
+        return listed.place
     module = _module(place)
-    return None if _command_in(module) is None else getattr(module, "PLACE_IN_HELP", _LAST)
+    return None if _command_in(module) is None else getattr(module, _PLACE, _LAST)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """What the file of a command says of it without being imported.
+
+    Attributes:
+        place: in the help; None where the file is not a command.
+    """
+
+    place: int | None
+    help: str | None = None
+
+
+@cache
+def _listed(module: str) -> _Listed | None:
+    """None where it cannot be told from the source: importing all commands takes longer than to list them."""
+    try:
+        spec = find_spec(module)
+    except ModuleNotFoundError:  # a folder without a `command.py`
+        spec = None
+    if spec is None:
+        return _Listed(None)
+    source = getattr(spec.loader, "get_source", lambda name: None)(module)
+    if source is None:
+        return None
+    place, run, is_app = _LAST, None, False
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.FunctionDef) and statement.name == "run":
+            run = ast.get_docstring(statement) or ""
+        elif isinstance(statement, ast.Assign):
+            names = [target.id for target in statement.targets if isinstance(target, ast.Name)]
+            is_app = is_app or "app" in names
+            if _PLACE in names and isinstance(statement.value, ast.Constant):
+                place = int(str(statement.value.value))
+    if run is None:
+        return None if is_app else _Listed(None)
+    return _Listed(place, run)
 
 
 def _loaded(place: Place) -> Any:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from reward_hub import AutoRM, builtin
+from reward_hub.cli import commands
 from reward_hub.judge import published
 
 Call = Callable[..., Any]
@@ -355,3 +356,9 @@ def test_a_folder_of_datasets_is_scored_and_gone_on_with(reward_hub: Call, orm: 
     datasets.Dataset.from_list(rows[:1]).save_to_disk(tmp_path / "data" / "train")
     changed = reward_hub("score", str(folder), "--model", orm, "--out", str(out))
     assert (changed.code, "was made from other input" in changed.err) == (2, True)
+
+
+def test_help_says_of_each_command_what_its_own_help_says(monkeypatch: pytest.MonkeyPatch, reward_hub: Call) -> None:
+    listed = {arguments: reward_hub(*arguments, "--help").out for arguments in ((), ("bench",))}
+    monkeypatch.setattr(commands, "_listed", lambda module: None)
+    assert {arguments: reward_hub(*arguments, "--help").out for arguments in listed} == listed
