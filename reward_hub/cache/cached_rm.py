@@ -14,7 +14,8 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -35,6 +36,7 @@ Key: TypeAlias = str | int
 CallName: TypeAlias = Literal["score", "compare", "rank"]
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+_decode = json.JSONDecoder().decode
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class _Lookup:
 
     Attributes:
         keys: of each place.
-        stored: what is there.
+        stored: what is there, flagged as cached.
         missing: of the rest the first place of each key: what has to be asked of the model.
     """
 
@@ -209,15 +211,13 @@ class CachedRM(WrapperRM):
                 settings_written(first=first, before=before)
 
     def _look_up(self, keys: list[Key], options: CallOptions) -> _Lookup:
-        stored: dict[Key, ScoreDetails] = {}
-        missing: dict[Key, int] = {}
+        places: dict[Key, int] = {}
         for place, key in enumerate(keys):
-            if key not in stored and key not in missing:
-                details = self._store.get(key, _details_of) if isinstance(key, str) else None
-                if details is None:
-                    missing[key] = place
-                else:
-                    stored[key] = details
+            places.setdefault(key, place)
+        read = partial(_details_of, cached=True)
+        there = self._store.get_many((key for key in places if isinstance(key, str)), read)
+        stored: dict[Key, ScoreDetails] = {key: there[key] for key in places if key in there}
+        missing = {key: place for key, place in places.items() if key not in stored}
         with self._lock:
             self._n_hits += len(keys) - len(missing)
             self._n_misses += len(missing)
@@ -235,13 +235,13 @@ class CachedRM(WrapperRM):
             if text is not None:
                 texts[key] = text
                 # What a hit will give: JSON has no tuples.
-                fresh[key] = _details_of(text)
+                fresh[key] = _details_of(text, cached=False)
         if texts:
             self._store.set_many(texts)
         placed: list[Result] = []
         for place, key in enumerate(lookup.keys):
             if key in lookup.stored:
-                placed.append(_flagged(lookup.stored[key], cached=True))
+                placed.append(lookup.stored[key])
                 continue
             result, first = fresh[key], lookup.missing[key] == place
             if isinstance(result, Exception):
@@ -266,29 +266,36 @@ class CachedRM(WrapperRM):
 
     def _score_keys(self, conversations: Sequence[Conversation], options: CallOptions) -> list[Key]:
         how = options.aggregation or self.capabilities.aggregation if self.kind == "process" else None
+        keyed = self._keyed_for_model()
         return [
-            self._key(place, "score", how, c.messages, c.steps, c.step_spans) for place, c in enumerate(conversations)
+            _key(keyed, place, "score", how, c.messages, c.steps, c.step_spans) for place, c in enumerate(conversations)
         ]
 
     def _pair_keys(self, pairs: Sequence[Pair], both_orders: bool) -> list[Key]:
-        return [self._key(place, "compare", both_orders, p.prompt, p.a, p.b) for place, p in enumerate(pairs)]
+        keyed = self._keyed_for_model()
+        return [_key(keyed, place, "compare", both_orders, p.prompt, p.a, p.b) for place, p in enumerate(pairs)]
 
     def _rank_keys(self, prompt: tuple[Message, ...], responses: Sequence[str]) -> list[Key]:
-        return [self._key(0, "rank", None, prompt, responses, None)]
+        return [_key(self._keyed_for_model(), 0, "rank", None, prompt, responses, None)]
 
-    def _key(self, place: int, call: CallName, how: Any, messages: tuple[Message, ...], *rest: Any) -> Key:
+    def _keyed_for_model(self) -> Any:
+        """The hash that every key of the model as it now is begins with."""
         fingerprint = self.fingerprint
         keyed_for, keyed = self._keyed
         if keyed_for != fingerprint:
             keyed = hashlib.blake2b(_encode([FORM, fingerprint]).encode(), digest_size=20)
             self._keyed = (fingerprint, keyed)
-        try:
-            text = _encode([call, how, [_turn(message) for message in messages], *rest])
-        except (TypeError, ValueError):
-            return place
-        digest = keyed.copy()
-        digest.update(text.encode())
-        return str(digest.hexdigest())
+        return keyed
+
+
+def _key(keyed: Any, place: int, call: CallName, how: Any, messages: tuple[Message, ...], *rest: Any) -> Key:
+    try:
+        text = _encode([call, how, [_turn(message) for message in messages], *rest])
+    except (TypeError, ValueError):
+        return place
+    digest = keyed.copy()
+    digest.update(text.encode())
+    return str(digest.hexdigest())
 
 
 def _turn(message: Message) -> list[Any]:
@@ -302,13 +309,19 @@ def _turn(message: Message) -> list[Any]:
     return [message.role, message.content, *rest]
 
 
-def _details_of(text: str) -> ScoreDetails:
-    entry = json.loads(text)
-    details = ScoreDetails(**{"tokens_scored": None, **entry["details"]})
+_BLANK = ScoreDetails(score=0.0, raw_logits=[], normalized_score=0.0, tokens_scored=None)
+_REQUIRED = frozenset({"score", "raw_logits", "normalized_score"})
+
+
+def _details_of(text: str, *, cached: bool) -> ScoreDetails:
+    stored = _decode(text)["details"]
+    if not stored.keys() >= _REQUIRED:
+        raise ValueError(f"it has no {', '.join(sorted(_REQUIRED - stored.keys()))}")
+    details = _BLANK.changed(**{**stored, "extra": {**stored.get("extra", {}), "cached": cached}})
     if not isinstance(details.score, float) or not math.isfinite(details.score):
         raise ValueError(f"its score is {details.score!r}")
     return details
 
 
 def _flagged(details: ScoreDetails, *, cached: bool) -> ScoreDetails:
-    return replace(details, extra={**details.extra, "cached": cached})
+    return details.changed(extra={**details.extra, "cached": cached})

@@ -17,7 +17,7 @@ import re
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 # Seconds that a write waits for those of other processes.
 TIMEOUT_S = 60.0
+# Keys looked up by one query: SQLite takes 999 at least.
+KEYS_A_QUERY = 256
 # Entries written in one transaction: many are quicker than one, and others wait meanwhile.
 ROWS_A_TRANSACTION = 256
 # Settings that the file's creator chose; all others are this file's own.
@@ -146,15 +148,33 @@ class ScoreStore:
         try:
             return _read(cache, key, read)
         except _UNREADABLE as error:
-            if self.on_corrupt == "raise":
-                raise CacheError(
-                    f"Entry {key} of the cache {self.directory} is corrupt: {error}. clear() removes every entry; "
-                    "on_corrupt='recompute' replaces the corrupt ones."
-                ) from error
-            self._count_unreadable(key, error)
+            self._unreadable(key, error)
         except _FAILURES as error:
             self._failed("read", error)
         return None
+
+    def get_many(self, keys: Iterable[str], read: Callable[[str], T]) -> dict[str, T]:
+        """`get` of several keys, by key, with one query for many of them; what is not there is left out."""
+        found: dict[str, T] = {}
+        remaining = iter(keys)
+        while part := list(itertools.islice(remaining, KEYS_A_QUERY)):
+            cache = self._cache
+            if cache is None:
+                break
+            if EVICTION_POLICY[cache.eviction_policy]["get"] is not None:  # a hit writes down that it was one
+                found |= {key: value for key in part if (value := self.get(key, read)) is not None}
+                continue
+            try:
+                rows = _rows(cache, part)
+            except _FAILURES as error:
+                self._failed("read", error)
+                continue
+            for key, stored_sum, *stored in rows:
+                try:
+                    found[key] = read(_checked_text(key, cache.disk.fetch(*stored, False), stored_sum))
+                except _UNREADABLE as error:
+                    self._unreadable(key, error)
+        return found
 
     def set_many(self, texts: Mapping[str, str]) -> None:
         """Store texts by key."""
@@ -277,6 +297,14 @@ class ScoreStore:
         else:
             self.failed(f"The cache {self.directory} cannot be {doing}", error)
 
+    def _unreadable(self, key: str, error: Exception) -> None:
+        if self.on_corrupt == "raise":
+            raise CacheError(
+                f"Entry {key} of the cache {self.directory} is corrupt: {error}. clear() removes every entry; "
+                "on_corrupt='recompute' replaces the corrupt ones."
+            ) from error
+        self._count_unreadable(key, error)
+
     def _count_unreadable(self, key: str, error: Exception) -> None:
         with self._lock:
             self.n_errors += 1
@@ -320,11 +348,23 @@ def checksum(key: str, text: str) -> str:
 
 def _read(cache: Any, key: str, read: Callable[[str], T]) -> T | None:
     text, stored_sum = cache.get(key, tag=True)
-    if text is None:
-        return None
+    return None if text is None else read(_checked_text(key, text, stored_sum))
+
+
+def _rows(cache: Any, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Key, checksum, mode, file name and value of those keys that are there: what diskcache reads of a single one."""
+    query = (
+        "SELECT key, tag, mode, filename, value FROM Cache WHERE raw = 1 AND (expire_time IS NULL OR expire_time > ?) "
+        f"AND key IN ({', '.join('?' * len(keys))})"
+    )
+    rows: list[tuple[Any, ...]] = cache._sql(query, (time.time(), *keys)).fetchall()
+    return rows
+
+
+def _checked_text(key: str, text: str, stored_sum: object) -> str:
     if stored_sum != checksum(key, text):
         raise UnreadableEntry("it is not what was stored")
-    return read(text)
+    return text
 
 
 def check_settings(file: Path) -> None:
