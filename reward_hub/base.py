@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, SupportsIndex, TypedDict, Unpack, overload
 
 from reward_hub import messages as border
@@ -607,6 +608,8 @@ class BaseRM(RewardModel):
     def with_steps(
         self, conversation: Conversation, how: str | None = None, delimiter: str | None = None
     ) -> Conversation:
+        if self.kind != "process":
+            return conversation
         able = self.capabilities
         if able.splits_steps and not conversation.has_response:
             require_whole(self)
@@ -807,14 +810,15 @@ def _call_with(function: Callable[..., Any], conversation: Conversation, options
     """Call a method of a user's with a conversation, and what its chat template takes besides where it takes that."""
     first, *others = conversation.messages
     arguments = {name: first.extra[name] for name in (TOOLS, TEMPLATE_ARGUMENTS) if name in first.extra}
-    if not _accepts(function, arguments):
+    if arguments and not _accepts(function, arguments):
         who = f"{getattr(function, '__qualname__', function)} does not take {', '.join(arguments)}"
         refuse_template_arguments(conversation.messages, who)
     if not conversation.has_response:
         if not _accepts(function, ("require_response",)):
             raise _no_response(getattr(function, "__qualname__", str(function)))
         arguments["require_response"] = False
-    turns = [message.to_dict() for message in (first.without_template_arguments(), *others)]
+    first = first.without_template_arguments() if arguments else first
+    turns = [message.to_dict() for message in (first, *others)]
     return _call_accepting(function, turns, options | arguments)
 
 
@@ -826,18 +830,23 @@ def _no_response(who: str) -> InvalidConversationError:
 
 
 def _accepts(function: Callable[..., Any], names: Iterable[str]) -> bool:
-    parameters = inspect.signature(function).parameters
-    return set(names) <= set(parameters) or any(
-        parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()
-    )
+    taken, takes_any = _parameters(getattr(function, "__func__", function))
+    return takes_any or set(names) <= taken
+
+
+@lru_cache(maxsize=256)
+def _parameters(function: Callable[..., Any]) -> tuple[frozenset[str], bool]:
+    """The names of a function's parameters, and whether it takes any others by name."""
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return frozenset(parameter.name for parameter in parameters), takes_any
 
 
 def _call_accepting(function: Callable[..., Any], first: Any, options: dict[str, Any]) -> Any:
     """Call with those options that the function takes: a user's override may take none."""
-    parameters = inspect.signature(function).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+    names, takes_any = _parameters(getattr(function, "__func__", function))
+    if takes_any:
         return function(first, **options)
-    names = {p.name for p in parameters}
     refused = sorted(name for name, value in options.items() if name not in names and value is not None)
     if refused:
         raise TypeError(f"{getattr(function, '__qualname__', function)} does not take {', '.join(refused)}.")

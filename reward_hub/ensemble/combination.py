@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -21,6 +22,10 @@ from reward_hub.reward_model import Result, failure_among, required
 from reward_hub.types import Conversation, Kind, ScoreDetails, joined_details
 
 T = TypeVar("T")
+
+# Fewer numbers than these numpy adds one after the other, however they lie; a sum of more rounds otherwise in a column
+# by itself than beside others.
+_ADDED_IN_ORDER = 8
 ByPlace: TypeAlias = dict[int, T]
 """Something of each member that answered, by its place."""
 
@@ -79,6 +84,42 @@ class Combination:
             for i, conversation in enumerate(conversations)
         ]
 
+    def each_response(
+        self, conversations: Sequence[Conversation], by_member: Sequence[Sequence[Result]], how: str
+    ) -> list[Result]:
+        """The score of each response by itself, by the members that answered for it. Arguments as `responses`."""
+        in_one_go = self.kind != "process" and len(self.members) < _ADDED_IN_ORDER
+        known = self._of_all_members(by_member) if in_one_go else {}
+
+        def one(i: int) -> ScoreDetails:
+            if i in known:
+                return known[i]
+            return self.responses(conversations[i : i + 1], [r[i : i + 1] for r in by_member], how, among=False)[0]
+
+        return one_by_one(len(conversations), one)
+
+    def _of_all_members(self, by_member: Sequence[Sequence[Result]]) -> dict[int, ScoreDetails]:
+        """What `responses` gives, for those places where every member gave a score and all is finite: in one go."""
+        answers = [(i, parts) for i, parts in enumerate(zip(*by_member, strict=True)) if all(map(_has_score, parts))]
+        if not answers:
+            return {}
+        signs = [member.sign for member in self.members]
+        raw = np.array([[sign * part.score for sign, part in zip(signs, parts, strict=True)] for _, parts in answers])
+        scaled = self._on_one_scale({place: [raw[:, place]] for place in range(len(self.members))})
+        values = np.stack([scaled[place][0] for place in scaled])
+        weights = np.array([member.weight for member in self.members])
+        combined, spread = self.reduction(values, weights).tolist(), values.std(axis=0).tolist()
+        records = {}
+        for (i, parts), normals, score, apart in zip(answers, values.T.tolist(), combined, spread, strict=True):
+            if math.isfinite(score):
+                details = dict(enumerate(parts))
+                entries = {
+                    place: _entry_of(part, {"score": part.score, "normalized": normals[place]})
+                    for place, part in details.items()
+                }
+                records[i] = self._summary(score, details, entries, {}, apart)
+        return records
+
     def _raw(self, member: Member, conversation: Conversation, result: Result) -> Floats:
         return raw_values(member, conversation, result, by_step=self.kind == "process")
 
@@ -106,8 +147,7 @@ class Combination:
             numbers: dict[str, Any] = {"score": part.score, "normalized": float(values[place][0])}
             if how is not None:
                 numbers |= {"step_scores": part.step_scores, "normalized": values[place].tolist()}
-            own = {} if part.attributes is None else {"attributes": part.attributes}
-            entries[place] = {**own, **part.extra, **numbers}
+            entries[place] = _entry_of(part, numbers)
         summary = self._summary(combined[0], details, entries, failed, float(spread.mean()))
         if how is None:
             return summary
@@ -211,8 +251,7 @@ class Combination:
     ) -> ScoreDetails:
         joined = joined_details(list(details.values()))
         backends = {part.backend for part in details.values()}
-        return replace(
-            joined,
+        return joined.changed(
             score=float(score),
             normalized_score=in_unit_interval(score, self.score_range),
             family=None,
@@ -223,8 +262,13 @@ class Combination:
             extra={"members": [self._entry(member, entries, failed) for member in self.members], "spread": spread},
         )
 
+    @cached_property
+    def _known(self) -> list[dict[str, Any]]:
+        """What is said of each member whatever it answered."""
+        return [{"name": m.name, "family": m.rm.family, "weight": m.weight} for m in self.members]
+
     def _entry(self, member: Member, entries: ByPlace[dict[str, Any]], failed: ByPlace[Exception]) -> dict[str, Any]:
-        known = {"name": member.name, "family": member.rm.family, "weight": member.weight}
+        known = self._known[member.place]
         if member.place in entries:
             return {**known, **entries[member.place], **known}  # nothing of a member's own takes its name
         error = failed[member.place]
@@ -248,6 +292,16 @@ def raw_values(member: Member, conversation: Conversation, result: Result, *, by
     if not np.isfinite(values).all():
         raise BackendError(f"{member.name} gave {list(scores)}: not all of it is finite.")
     return values
+
+
+def _has_score(result: Result) -> bool:
+    return isinstance(result, ScoreDetails) and math.isfinite(result.score)
+
+
+def _entry_of(part: ScoreDetails, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """What a member's own details and its numbers say of it."""
+    own = {} if part.attributes is None else {"attributes": part.attributes}
+    return {**own, **part.extra, **numbers}
 
 
 def _finite_details(member: Member, result: Result) -> ScoreDetails:

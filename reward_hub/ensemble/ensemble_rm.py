@@ -282,11 +282,7 @@ class EnsembleRM(BaseRM):
         how = self._how(options)
         combination = self._combination()
         by_member = yield from self._scores(conversations, options)
-
-        def one(i: int) -> ScoreDetails:
-            return combination.responses(conversations[i : i + 1], _at(by_member, i, i + 1), how, among=False)[0]
-
-        return one_by_one(len(conversations), one)
+        return combination.each_response(conversations, by_member, how)
 
     def comparison_of(self, pairs: Sequence[Pair], both_orders: bool, options: CallOptions) -> Work[list[Result]]:
         if self.kind != "pairwise":
