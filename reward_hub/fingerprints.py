@@ -88,8 +88,9 @@ def derived_fingerprint(rm: BaseRM) -> str | None:
         name = rm.fingerprint.replace("__mp_main__.", "__main__.")
         return f"{type(rm).__qualname__}-{_derived(rm, strict=True).digest(name)}"
     if before and owner.__module__.startswith("reward_hub."):
+        ours = next(cls for cls in type(rm).__mro__ if cls not in before)
         raise TypeError(
-            f"{before[0].__qualname__} changes {owner.__qualname__}, whose fingerprint does not tell of that. {_ADVICE}"
+            f"{before[0].__qualname__} changes {ours.__qualname__}, whose fingerprint does not tell of that. {_ADVICE}"
         )
     return None
 

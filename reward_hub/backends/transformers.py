@@ -128,7 +128,9 @@ class TransformersBackend(Backend):
         tables = RopeTables(model, foreign=is_foreign(model))
         padding = padding_of(model, encoder=encoder)
         tables.restore()
-        logger.info("%s: %s.", files.id, padding.reason)
+        # What everyone expects is no news; `inspect` tells it all the same.
+        level = logging.INFO if padding.masked and not encoder else logging.DEBUG
+        logger.log(level, "%s: %s.", files.id, padding.reason)
         return cls(
             model,
             read,

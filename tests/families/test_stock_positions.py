@@ -245,7 +245,8 @@ def test_a_server_of_others_is_sent_what_ends_with_the_token_that_is_read(task: 
     rm = AutoRM.load(padded)
     with local_server(VllmLike(rm, task, root=str(padded))) as server:
         over_http = AutoRM.load("rm", "api", api_base=server.address, checkpoint=str(padded))
-        assert over_http.score(CONVERSATION) == pytest.approx(rm.score(CONVERSATION), abs=2e-5)
+        with over_http:
+            assert over_http.score(CONVERSATION) == pytest.approx(rm.score(CONVERSATION), abs=2e-5)
 
 
 async def test_rendered_text_and_ids_have_the_score_of_the_messages(padded: Path) -> None:
