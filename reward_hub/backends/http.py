@@ -17,6 +17,7 @@ import numpy as np
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
 from reward_hub.backends.class_logits import logits_of
 from reward_hub.backends.vllm import plan as vllm_plan
+from reward_hub.backends.vllm.attention import held_length
 from reward_hub.backends.vllm.folder import pieces_of, weight_shapes
 from reward_hub.backends.vllm.plan import WeightRules, plan
 from reward_hub.checkpoints.files import CheckpointFiles
@@ -112,7 +113,8 @@ class HttpBackend(Backend):
         """
         connection: Connection = (options.extra or {})["connection"]
         ways = _ways(connection.dialect.name, files, read, backbone, many=options.many_positions)
-        limit = connection.served.max_length
+        stock = files.config if backbone is None else backbone.config
+        limit = held_length(connection.served.max_length, stock, where=connection.client.address)
         if limit is not None and isinstance(read, TokenLogprobs):
             limit -= 1  # a generating server needs room for one more token
         probes = _probes(tokenizer)

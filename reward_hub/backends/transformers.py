@@ -194,8 +194,13 @@ class TransformersBackend(Backend):
     def _forward(self, batch: list[TokenInput]) -> list[Array]:
         self._tables.restore()
         if isinstance(self._read, TokenLogprobs):
-            return self._logprobs(batch)
-        return [self._output(rows) for rows in self._hidden(batch)]
+            answers = self._logprobs(batch)
+        else:
+            answers = [self._output(rows) for rows in self._hidden(batch)]
+        if self._padding.masked and len(batch) > 1 and not all(np.isfinite(answer).all() for answer in answers):
+            # Padding whose window holds nothing but padding is NaN in some classes, and spreads.
+            return [self._forward([item])[0] for item in batch]
+        return answers
 
     def _output(self, hidden: Array) -> Array:
         """What the read makes of hidden vectors [n_positions, hidden_size]."""

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reward_hub.backends.base import EngineOptions
+from reward_hub.backends.vllm.attention import longest_input
 from reward_hub.backends.vllm.plan import KNOWN_VERSIONS, TESTED_VERSIONS
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.types import Config
@@ -99,8 +100,20 @@ def engine_options(options: EngineOptions) -> dict[str, Any]:
 
 
 def capped_length(arguments: dict[str, Any], config: Config) -> dict[str, Any]:
-    """`max_model_len` within the model's positions, beyond which vLLM does not start (scaled ones it judges itself)."""
+    """`max_model_len` within the model's positions, beyond which vLLM does not start (scaled ones it judges itself).
+
+    And within those that its rotary table is right for.
+    """
     max_length, positions = arguments.get("max_model_len"), config.get("max_position_embeddings")
+    longest = longest_input(config)
+    if longest is not None:
+        if not isinstance(max_length, int) or max_length > longest:
+            logger.warning(
+                "vLLM reads this model rightly up to %d tokens (one rotary table for every length): longer inputs are "
+                "refused. load_method='transformers' takes them.",
+                longest,
+            )
+        return {**arguments, "max_model_len": min(max_length, longest) if isinstance(max_length, int) else longest}
     if not isinstance(max_length, int) or not positions or max_length <= int(positions) or config.get("rope_scaling"):
         return arguments
     logger.warning("max_length %d is lowered to the model's %d positions: vLLM takes no more.", max_length, positions)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from reward_hub.backends.odd_fields import without_odd_fields
+from reward_hub.backends.vllm import attention
 from reward_hub.errors import UnsupportedError
 from reward_hub.family import Backbone
 from reward_hub.heads import MLP, Averaged, Head, Linear, Stacked, relu
@@ -170,7 +171,7 @@ def why_not(read: Read | None, config: Config, backbone: Backbone | None = None)
         return "vLLM's classes for this model are causal, and it attends in both directions"
     if isinstance(read, HeadOutputs) and _averages(read.head):
         return "vLLM has no use for a mean over all hidden vectors"
-    return None
+    return attention.why_not(stock)
 
 
 def can_serve(read: Read, config: Config, backbone: Backbone | None = None) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reward_hub.backends.vllm.attention import longest_input
 from reward_hub.backends.vllm.folder import check_backbone, is_plain_among, pieces_of, weight_shapes, write_folder
 from reward_hub.backends.vllm.options import dtype_name
 from reward_hub.backends.vllm.plan import LOGPROB_BATCH_TOKENS, plan
@@ -69,10 +70,14 @@ def serve_command(
     if files.revision is not None and folder is None:
         words += ["--revision", files.revision]
     logprobs = wanted.asks == "logprobs"
+    stock = files.config if wanted.config is None else wanted.config
+    longest = longest_input(stock)
+    if longest is not None and (max_length is None or max_length > longest):
+        notes.append(f"Longer inputs than {longest} tokens would be read with another rotary table than transformers'.")
+        max_length = longest
     if max_length is not None:
-        stock = files.config if wanted.config is None else wanted.config
         # A generating engine needs room for one more token, where the model has it.
-        more = logprobs and max_length < int(stock.get("max_position_embeddings") or 0)
+        more = logprobs and max_length < (longest or int(stock.get("max_position_embeddings") or 0))
         words += ["--max-model-len", str(max_length + more)]
     if logprobs:
         # Each token makes a row over the whole vocabulary.
