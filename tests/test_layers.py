@@ -18,7 +18,7 @@ FAMILY = {"family", "reads", "heads", "labels", "encoding", "numerics", "types",
 OVER_HTTP = {
     "loops",
     "http.client",
-    *(f"backends.vllm.{name}" for name in ("plan", "folder")),
+    *(f"backends.vllm.{name}" for name in ("plan", "folder", "attention")),
     *(f"http.dialects.{name}" for name in ("base", "vllm", "sglang", "lmdeploy")),
 }
 # The rooms of the house, lowest first: a file in the root, or a folder. Each imports only from lines above its own.
