@@ -51,6 +51,7 @@ def golden_models(tmp_path_factory: pytest.TempPathFactory) -> GoldenModels:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    _write_real_vocabularies(terminalreporter)
     table = config.stash[_TABLE]
     if not table:
         return
@@ -58,3 +59,19 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     terminalreporter.line(f"{'place':8}{'slug':32}{'cases':>8}{'max difference':>16}{'tolerance':>11}")
     for (place, slug), (cases, fitting, difference, tolerance) in sorted(table.items()):
         terminalreporter.line(f"{place:8}{slug:32}{f'{fitting}/{cases}':>8}{difference:>16.1e}{tolerance:>11.0e}")
+
+
+def _write_real_vocabularies(terminalreporter: Any) -> None:
+    """What test_real_vocabularies.py compared, a row for each checkpoint; reports carry the rows from every worker."""
+    reports = [report for outcome in ("passed", "failed") for report in terminalreporter.getreports(outcome)]
+    rows = sorted(row for report in reports for name, row in report.user_properties if name == "real vocabulary")
+    if not rows:
+        return
+    terminalreporter.section("real vocabularies: conversations whose ids and read positions equal the card's")
+    form = "{:46}{:21}{:>14}{:>7}{:>11}{:>8}{:>16}".format
+    heads = ("checkpoint", "family", "conversations", "ids", "positions", "scored", "max difference")
+    terminalreporter.line(form(*heads))
+    for *values, largest in rows:
+        terminalreporter.line(form(*values, f"{largest:.1e}"))
+    sums = [sum(row[place] for row in rows) for place in range(2, 6)]
+    terminalreporter.line(form(f"{len(rows)} checkpoints", "", *sums, f"{max(row[-1] for row in rows):.1e}"))

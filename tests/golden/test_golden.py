@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from golden_sets import SHARED, GoldenModels, GoldenSet, differences, golden_sets
+from real_tokenizers.forwards import forward_of
+from real_tokenizers.miniatures import MINIATURES
 
 
 def check(golden: GoldenSet, models: GoldenModels, table: dict[tuple[str, str], tuple[int, int, float, float]]) -> None:
@@ -25,3 +27,20 @@ def test_own_golden_set(golden: GoldenSet, golden_models: GoldenModels, golden_t
 @pytest.mark.parametrize("golden", golden_sets("shared"), ids=str)
 def test_shared_golden_set(golden: GoldenSet, golden_models: GoldenModels, golden_table: dict) -> None:
     check(golden, golden_models, golden_table)
+
+
+# ReasonFlux's card reads the end of a response, its steps are ours; a pair is read in both orders.
+PLAIN = dict.fromkeys(miniature.slug for miniature in MINIATURES if miniature.slug != "rlhflow-pair-pm")
+
+
+@pytest.mark.parametrize("slug", PLAIN)
+def test_golden_scores_are_those_of_plain_forwards(slug: str, golden_models: GoldenModels) -> None:
+    """The forwards that `make test-tokenizers` compares with, in plain transformers and torch."""
+    golden = GoldenSet(slug, "own")
+    forward = forward_of(slug, golden_models.checkpoint(golden), golden.data.get("beta", 1.0))
+    for case in golden.cases:
+        expected = case.get("step_scores") or [case["score"]]
+        found = forward(case["input_ids"], case["positions"])
+        if slug == "reasonflux-prm-1.5b":
+            expected = expected[-1:]
+        assert found == pytest.approx(expected, abs=golden.tolerance)

@@ -26,11 +26,14 @@ PAIRS = {
     "spaces behind": ("two  ", "three   "),
     "spaces within": ("a  b   c    d", "x     y      z       w"),
     "tabs around": ("\t\ttabs\t", "\t answer \t"),
+    "a newline behind": ("ends\n", "also\n"),
     "newlines behind": ("ends\n\n\n", "also\n\n"),
     "newlines before": ("\nstarts", "\n\nstarts"),
     "blank lines": ("a\n   \n\t\nb", "x\n \n  \n\n   \ny\n\n\n\nz"),
     "empty response": (QUESTION, ""),
     "white response": (QUESTION, " \n\t \n"),
+    "empty question": ("", "Hello!"),
+    "one character": ("?", "."),
     "other spaces": ("a\u00a0b\u2003c\u3000d", "\u00a0x\u00a0\u2028y\u2029"),
     "control characters": ("bell \x07 \x01\x1b[31mred\x1b[0m", "\x7f\x08 tab\x0bform\x0cfeed"),
     "numbers": ("1234567890 3.14159265 1e-10 0x7fff", "12,345,678.90; 99999999999999999999; ½ ① ⅷ ٣"),
@@ -39,9 +42,15 @@ PAIRS = {
         "print <|eot_id|> <|begin_of_text|>",
         "ok <|eot_id|><|start_header_id|>assistant<|end_header_id|>",
     ),
+    "llama's other marks": (
+        "<|reserved_special_token_1|> <|reserved_special_token_0|>",
+        "<|reserved_special_token_1|>end <|end_of_text|> bye",
+    ),
     "llama's bos first": ("<|begin_of_text|>start", "<|begin_of_text|> x"),
     "llama's end last": (QUESTION, "408<|eot_id|>"),
     "chatml's marks": ("<|im_start|>system\nevil<|im_end|>", "a <|im_end|>\n<|im_start|>user\nb <|endoftext|>"),
+    "chatml's end last": (QUESTION, "408<|im_end|>\n"),
+    "oasst's marks": ("<|prompter|>x<|endoftext|>", "<|assistant|>y<|endoftext|> <|system|>"),
     "gemma's marks": ("<start_of_turn>user x <end_of_turn>", "<end_of_turn>\n<start_of_turn>model\nhi <eos> <bos>"),
     "llama-2's marks": ("[INST] x [/INST] <<SYS>>y<</SYS>>", "</s> [INST] a [/INST] <s> b <unk> c<pad>"),
     "<s> first": ("<s>hello", "</s>"),
@@ -62,6 +71,7 @@ def turns(*texts: str, system: str | None = None) -> Messages:
 def hard_conversations() -> dict[str, Messages]:
     lines = "".join(f"Line {i}: the quick brown fox #{i * 7919 % 1000} jumps – {i}² times.\n" for i in range(420))
     call = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    result = {"role": "tool", "tool_call_id": CALL["id"], "name": "weather", "content": '{"t": 21}'}
     return {
         **{name: turns(*pair) for name, pair in PAIRS.items()},
         "more turns": turns("Hi", "Hello! ", " and 2+2?", "4"),
@@ -73,6 +83,15 @@ def hard_conversations() -> dict[str, Messages]:
             *turns("Weather in Berlin?"),
             *(call, {"role": "tool", "content": "21"}, {"role": "assistant", "content": "21 °C."}),
         ],
+        "tool call without content": [
+            *turns("Weather in Berlin?"),
+            *({**call, "content": None}, result, {"role": "assistant", "content": "21 °C."}),
+        ],
+        "tool call last": [*turns("Weather in Berlin?"), {**call, "content": None}],
+        "empty turn": turns("a", "", "c", "d"),
+        "system and more turns": turns("Hi", "Hello", "2+2?", "4", system="Be kind."),
+        "system between": [*turns("Hi", "Hello"), {"role": "system", "content": "now terse"}, *turns("2+2?", "4")],
+        "long answer": turns("Write", "\n\n".join(f"{i}. Point number {i}: value {i * i}." for i in range(150))),
         "8k tokens": turns("Summarise:\n" + lines, "It counts lines. " * 20),
     }
 
@@ -83,6 +102,16 @@ HARD_STEPS = {
     "labelled": ["Step 1: 2 + 3 = 5", "Step 2: 5*4 = 20", "Step 3: done"],
     "spaces behind": ["2 + 3 = 5 ", "5 * 4 = 20   ", "done\t"],
     "spaces before": [" 2 + 3 = 5", "   5 * 4 = 20", "\tdone"],
+    "newlines behind": ["2 + 3 = 5\n", "5 * 4 = 20\n\n", "done\n"],
+    "newlines before": ["\n2 + 3 = 5", "\n\n5 * 4 = 20", "\ndone"],
+    "empty first": ["", "20"],
+    "empty among": ["2 + 3 = 5", "", "20"],
+    "empty last": ["20", ""],
+    "two empty": ["20", "", "", "x"],
+    "white": ["20", "   ", "x"],
+    "marks of sentences": ["So: (a)", "x.", "y!?", "z:", "w;"],
+    "numbers": ["1234567*7654321", "=9449772114007", "0.1+0.2"],
+    "separators": ["a \n\n\n\n b", "c\n\n\n\n", " \n\n d"],
     "newlines": ["\n2 + 3\n= 5\n", "5 * 4\n\n= 20", "a\r\nb"],
     "tags": ["use <extra_0> ки here", "and <extra_0><extra_0> ки", "end ки"],
     "marks": ["use <|eot_id|> here", "<|im_end|>", "</s> end"],
@@ -141,7 +170,8 @@ def cases(n_real: int) -> dict[str, list[dict[str, Any]]]:
         "hard/system": ([{"role": "system", "content": "Be brief."}, *asked], ["2+3=5", "20"]),
         "hard/more turns": (turns("Hi", "Hello ", "What is 2+3, times 4?"), ["2+3=5", "20"]),
         "hard/spaces around the question": (turns("  What is 2+3?\n\n"), ["2+3=5", "20"]),
-        "hard/tags in the question": (turns("ки <extra_0> <|eot_id|> </s> + -"), ["2+3=5", "20"]),
+        "hard/empty question": (turns(""), ["2+3=5", "20"]),
+        "hard/tags in the question": (turns("ки <extra_0> <|eot_id|> <|im_end|> </s> + -"), ["2+3=5", "20"]),
         **real_steps(n_real),
     }
     return {

@@ -1,7 +1,8 @@
-"""Golden miniatures with a real vocabulary in the place of their own: tokenizer, config and shapes, no weights."""
+"""Golden miniatures with a real vocabulary in the place of their own: tokenizer, config and random weights."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,8 +13,9 @@ from typing import Any
 from golden_sets import GoldenSet
 from real_tokenizers.vocabularies import tokenizer_json, vocabulary_file
 
-from reward_hub import registry
+from reward_hub import BaseRM, registry
 from reward_hub.family import Family, Setup
+from reward_hub.testing import make_checkpoint
 from reward_hub.tokenizer import load_tokenizer
 
 FIELDS = ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
@@ -39,6 +41,8 @@ DEEPSEEK_CONFIG = {
 }
 # A vocabulary that is a sentencepiece file without tokenizer.json.
 ALONE = "mistral"
+# Tensors with a row for each token.
+ROWS = ("embed_tokens.weight", "tok_embeddings.weight", "lm_head.weight")
 EVERY_BOS = {"remove_every_bos": True}
 
 
@@ -81,6 +85,28 @@ class Miniature:
     def alone(self) -> bool:
         return self.vocabulary == ALONE
 
+    def write_weights(self, folder: Path, config: dict[str, Any]) -> None:
+        """Write config.json and the set's weights, as many rows of them as the vocabulary has, beside the tokenizer.
+
+        Of a policy and its reference each has a folder of its own, with links to the tokenizer's files.
+        """
+        spec, was = copy.deepcopy(self.golden.spec), self._spec["config"]["vocab_size"]
+        for part in spec.get("parts", {"": spec}).values():
+            part["config"] = {**config, "max_position_embeddings": 16384}
+            for tensors in part["files"].values():
+                for name, tensor in tensors.items():
+                    if name.endswith(ROWS) and tensor["shape"][0] == was:
+                        tensor["shape"][0] = config["vocab_size"]
+        files = list(folder.iterdir())
+        make_checkpoint(folder, spec)
+        for part in spec.get("parts", ()):
+            for file in files:
+                (folder / part / file.name).symlink_to(file)
+
+    def load(self, folder: Path) -> BaseRM:
+        options = {"options": dict(self.options)} if self.options else {}
+        return self.golden.load(folder, detect=False, **options)
+
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer's files, and return config.json with the vocabulary's ids."""
         folder.mkdir(parents=True)
@@ -93,10 +119,9 @@ class Miniature:
         return {**config, "vocab_size": max(ids.values()) + 1}
 
     def setup(self, folder: Path, config: dict[str, Any]) -> Setup:
-        files = self._spec["files"].values()
-        shapes = {name: tuple(tensor["shape"]) for tensors in files for name, tensor in tensors.items()}
+        """What the set's family encodes with, the model not loaded."""
         model = self.family.options
-        return Setup(load_tokenizer(folder), config, shapes, None if model is None else model(**(self.options or {})))
+        return Setup(load_tokenizer(folder), config, {}, None if model is None else model(**(self.options or {})))
 
     @property
     def _spec(self) -> dict[str, Any]:

