@@ -122,4 +122,4 @@ class _ModuleState:
 def _values(module: torch.nn.Module) -> dict[str, Any]:
     """A module's buffers, and its attributes that are numbers, tensors or None: what a forward may write down."""
     plain = {name: v for name, v in vars(module).items() if v is None or isinstance(v, (int, float, torch.Tensor))}
-    return {**plain, **dict(module.named_buffers(recurse=False))}
+    return {**plain, **dict(module.named_buffers(recurse=False, remove_duplicate=False))}
