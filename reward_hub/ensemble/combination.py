@@ -108,16 +108,18 @@ class Combination:
         scaled = self._on_one_scale({place: [raw[:, place]] for place in range(len(self.members))})
         values = np.stack([scaled[place][0] for place in scaled])
         weights = np.array([member.weight for member in self.members])
-        combined, spread = self.reduction(values, weights).tolist(), values.std(axis=0).tolist()
+        combined = self.reduction(values, weights)
+        able = np.flatnonzero(np.isfinite(combined))  # what is said of the others `responses` knows
+        spread = values[:, able].std(axis=0).tolist()
         records = {}
-        for (i, parts), normals, score, apart in zip(answers, values.T.tolist(), combined, spread, strict=True):
-            if math.isfinite(score):
-                details = dict(enumerate(parts))
-                entries = {
-                    place: _entry_of(part, {"score": part.score, "normalized": normals[place]})
-                    for place, part in details.items()
-                }
-                records[i] = self._summary(score, details, entries, {}, apart)
+        for k, apart in zip(able.tolist(), spread, strict=True):
+            i, parts = answers[k]
+            details = dict(enumerate(parts))
+            entries = {
+                place: _entry_of(part, {"score": part.score, "normalized": float(values[place, k])})
+                for place, part in details.items()
+            }
+            records[i] = self._summary(float(combined[k]), details, entries, {}, apart)
         return records
 
     def _raw(self, member: Member, conversation: Conversation, result: Result) -> Floats:
@@ -295,7 +297,7 @@ def raw_values(member: Member, conversation: Conversation, result: Result, *, by
 
 
 def _has_score(result: Result) -> bool:
-    return isinstance(result, ScoreDetails) and math.isfinite(result.score)
+    return isinstance(result, ScoreDetails) and isinstance(result.score, float) and math.isfinite(result.score)
 
 
 def _entry_of(part: ScoreDetails, numbers: Mapping[str, Any]) -> dict[str, Any]:
