@@ -105,7 +105,7 @@ class Miniature:
 
     def load(self, folder: Path) -> BaseRM:
         options = {"options": dict(self.options)} if self.options else {}
-        return self.golden.load(folder, detect=False, **options)
+        return self.golden.load(folder, detect=False, max_length=16384, **options)
 
     def write(self, folder: Path) -> dict[str, Any]:
         """Write the tokenizer's files, and return config.json with the vocabulary's ids."""
