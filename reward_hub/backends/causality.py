@@ -64,7 +64,7 @@ def padding_of(model: Any, *, encoder: bool) -> Padding:
             return Padding(False, True, "causal: shown at load")
         shown = "it looks ahead" if ahead else "it is not shown to be causal"
     else:
-        shown = "it is an encoder"
+        shown = "it attends in both directions"
     try:
         safe = mask_suffices(model)
     except Exception as error:
@@ -72,7 +72,9 @@ def padding_of(model: Any, *, encoder: bool) -> Padding:
         safe = False
     if safe:
         return Padding(True, True, f"masks are sent: {shown}")
-    return Padding(True, False, f"masks are sent and batches hold one length: {shown}, and masked padding changes it")
+    return Padding(
+        True, False, f"masks are sent and batches hold one length: {shown}, and masks are not shown to suffice"
+    )
 
 
 def is_foreign(model: Any) -> bool:
@@ -106,7 +108,7 @@ def mask_suffices(model: Any) -> bool:
     pairs = []
     for row, length in zip(states[1:], lengths, strict=True):
         alone = _states(model, ids[None, :length], mask[:1, :length])[0]
-        pairs.append((alone[:length], row[: len(alone)][:length]))
+        pairs.append((alone, row[: len(alone)]))
     return not _differ(pairs, states, model.dtype)
 
 
