@@ -34,6 +34,9 @@ SHARED_NAMES = frozenset(
 )
 # How a forward gives what it computed: here always by name.
 FORM_OF_OUTPUTS = frozenset({"return_dict"})
+# Values that published configs mean otherwise. Gemma was trained with the tanh form of GELU, and its first configs say
+# the exact one (transformers #29402); releases before 5.19 take them at their word.
+MEANT = {("gemma", "hidden_act", "gelu"): "gelu_pytorch_tanh"}
 
 
 def stock_config(stored: Config) -> Any:
@@ -60,7 +63,7 @@ def known_fields(stored: Config, config_class: Any, *outer: Any) -> dict[str, An
 
 def _known_value(name: str, value: Any, classes: tuple[Any, ...]) -> Any:
     if not isinstance(value, Mapping):
-        return without_code(value)
+        return MEANT.get((classes[0].model_type, name, str(value)), without_code(value))
     if name == "per_layer_config":
         return {layer: known_fields(fields, *classes) for layer, fields in value.items()}
     inner = _class_of(name, value, classes[0])

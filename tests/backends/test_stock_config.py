@@ -105,3 +105,15 @@ def test_a_key_that_nobody_reads_is_not_kept() -> None:
     config = stock_config({"model_type": "llama", "hidden_size": 32, "zz": EVIL, "base_model": "x"})
     assert config.hidden_size == 32
     assert not hasattr(config, "zz")
+
+
+def test_a_value_that_published_configs_mean_otherwise_is_read_as_it_is_meant() -> None:
+    # Every release reads the same, so it is looked at before transformers mends it itself.
+    config_class = transformers.CONFIG_MAPPING["gemma"]
+    assert known_fields({"hidden_act": "gelu"}, config_class) == {"hidden_act": "gelu_pytorch_tanh"}
+    nested = {"text_config": {"model_type": "gemma", "hidden_act": "gelu"}}
+    assert (
+        known_fields(nested, transformers.CONFIG_MAPPING["paligemma"])["text_config"]["hidden_act"]
+        == "gelu_pytorch_tanh"
+    )
+    assert known_fields({"hidden_act": "gelu"}, transformers.CONFIG_MAPPING["llama"]) == {"hidden_act": "gelu"}
