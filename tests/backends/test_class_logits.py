@@ -150,7 +150,8 @@ def test_step_scores_are_of_capped_logits(tmp_path: Path) -> None:
     steps = ["2 + 2 is 4.", "So the answer is 4."]
     scores = rm.score_steps(prompt="What is 2 + 2?", response="\n\n".join(steps))
     tokens = rm.model.family.encode(_conversation(steps), rm.model.setup)
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    # Older releases take sdpa by default, which leaves out the cap on attention.
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
     with torch.inference_mode():
         table = model(torch.tensor([tokens.token_ids])).logits[0][tokens.positions]
     chosen = [rm.model.setup.tokenizer.single_id(token) for token in "+-"]
