@@ -13,7 +13,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # What bench does with a run: make bench BENCH_ARGS="--vllm .venv-vllm/bin/python"
 BENCH_ARGS ?=
 
-.PHONY: demo bench test test-slow test-vllm test-its-hub test-tokenizers check format docs clean help
+.PHONY: demo bench test test-slow test-vllm test-its-hub test-tokenizers test-transformers transformers-versions
+.PHONY: check format docs clean help
 
 help:
 	@echo "make demo             score real input with the built-in models"
@@ -23,6 +24,7 @@ help:
 	@echo "make test-vllm        run the tests of the vLLM backend, in an environment with vLLM's CPU build"
 	@echo "make test-its-hub     run the tests against its_hub 0.3, in an environment of its own"
 	@echo "make test-tokenizers  real vocabularies against transformers 4, in an environment of its own"
+	@echo "make test-transformers  golden sets and readings on the oldest supported transformers and on vLLM's"
 	@echo "make check            ruff and mypy"
 	@echo "make format           let ruff mend what it can"
 	@echo "make docs             write the generated pages of docs/"
@@ -55,7 +57,7 @@ docs: $(VENV)/.demo
 	$(PY) -m reward_hub families --markdown > docs/families.md
 
 clean:
-	rm -rf $(VENV) $(VLLM_VENV) $(ITS_HUB_VENV) $(TOKENIZERS_VENV) .cache build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VLLM_VENV) $(ITS_HUB_VENV) $(TOKENIZERS_VENV) $(TRANSFORMERS_VENVS) .cache build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find reward_hub tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Stamps: each says that what it names was installed from the files that it depends on.
@@ -133,4 +135,32 @@ $(TOKENIZERS_VENV)/.made:
 	rm -rf $(TOKENIZERS_VENV)
 	$(PYTHON) -m venv $(TOKENIZERS_VENV)
 	$(TOKENIZERS_VENV)/bin/python -m pip install -qq $(TOKENIZERS_PACKAGES)
+	@touch $@
+
+# Releases of transformers beside the pinned one, with which `make test` runs: the oldest that pyproject.toml allows, and
+# vLLM's. TRANSFORMERS_VERSIONS=5.22.2 takes another, TRANSFORMERS_TESTS=tests the whole suite. Each environment is laid
+# over $(VENV): it holds its transformers and what that wants otherwise, and finds the rest there.
+TRANSFORMERS_VENVS ?= .venv-transformers
+TRANSFORMERS_VERSIONS ?= $(shell sed -n 's/^ *"transformers>=\([0-9.]*\)".*/\1/p' pyproject.toml) \
+  $(shell sed -n 's/^transformers==//p' constraints-vllm.txt)
+TRANSFORMERS_TESTS ?= tests/golden tests/tokenizers tests/checkpoints/test_file_sets.py \
+  $(addprefix tests/backends/,test_releases.py test_class_logits.py test_adapter_variants.py)
+PACKAGES_FOLDER := import sysconfig; print(sysconfig.get_path('purelib'))
+
+test-transformers: $(TRANSFORMERS_VERSIONS:%=test-transformers-%)
+
+test-transformers-%: $(TRANSFORMERS_VENVS)/%/.made
+	@echo "transformers $*:"
+	$(TRANSFORMERS_VENVS)/$*/bin/python -m pytest -n 2 --dist loadgroup $(TRANSFORMERS_TESTS) $(PYTEST_ARGS)
+
+transformers-versions:
+	@echo $(TRANSFORMERS_VERSIONS)
+
+.PRECIOUS: $(TRANSFORMERS_VENVS)/%/.made
+$(TRANSFORMERS_VENVS)/%/.made: $(VENV)/.dev
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	echo "import site; site.addsitedir(r'$$($(PY) -c "$(PACKAGES_FOLDER)")')" \
+	  > "$$($(@D)/bin/python -c "$(PACKAGES_FOLDER)")/shared.pth"
+	$(@D)/bin/python -m pip install -qq transformers==$*
 	@touch $@
