@@ -185,7 +185,7 @@ class VllmLike:
         """[n_tokens, width]: hidden vectors, or what the head makes of them."""
         backend = self.model.backend
         with self._lock, _inference():
-            hidden = backend._hidden([TokenInput(ids, list(range(len(ids))))])[0]
+            hidden = backend._told([TokenInput(ids, list(range(len(ids))))])[0]
             hidden = hidden * (1 + self.rounding * self._random.uniform(-1, 1, hidden.shape)).astype(np.float32)
             if self.task in ("embed", "token_embed"):
                 return hidden
@@ -216,7 +216,7 @@ class VllmLike:
         for i, ids in enumerate(body["prompt"]):
             with self._lock, _inference():
                 positions = list(range(1, len(ids)))
-                logprobs = self.model.backend._logprobs([TokenInput(ids, positions)])[0][:, 0]
+                logprobs = self.model.backend._told([TokenInput(ids, positions)])[0][:, 0]
             told = [{str(t): {"logprob": float(x), "rank": 1}} for t, x in zip(ids[1:], logprobs, strict=True)]
             choices.append({"index": i, "text": "", "prompt_logprobs": [None, *told]})
         return {"choices": choices, "usage": {"prompt_tokens": sum(len(ids) for ids in body["prompt"])}}

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from golden_sets import OWN
@@ -35,6 +36,28 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
 }
 
 
+# Decoders of any class, small enough that many can be made; those fields are set that a class has.
+DECODER_SIZES: dict[str, Any] = {
+    **SIZES,
+    "num_hidden_layers": 4,
+    "vocab_size": 128,
+    "num_experts": 4,
+    "num_local_experts": 4,
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "n_shared_experts": 1,
+    "n_group": 1,
+    "topk_group": 1,
+    "n_embd": 32,
+    "n_head": 4,
+    "n_layer": 4,
+    "n_positions": 512,
+    "ffn_dim": 48,
+}
+
+
 def tiny_config(model_type: str, **values: Any) -> Any:
     return transformers.CONFIG_MAPPING[model_type](**{**SIZES, **OWN_SIZES.get(model_type, {}), **values})
 
@@ -47,6 +70,33 @@ def tiny_classifier(model_type: str, folder: Path, *, tokenizer: str = "seqcls-l
     model.save_pretrained(folder)
     copy_tokenizer(tokenizer, folder)
     return model
+
+
+def tiny_decoder(model_type: str, *, dtype: torch.dtype = torch.float32, **values: Any) -> Any:
+    """A bare model without a head; None among the values leaves a field as the class has it.
+
+    A test is skipped where transformers does not have the type.
+    """
+    if model_type not in transformers.CONFIG_MAPPING:
+        pytest.skip(f"transformers {transformers.__version__} has no {model_type}")
+    config_class = transformers.CONFIG_MAPPING[model_type]
+    default = config_class()
+    known = {
+        name: size
+        for name, size in DECODER_SIZES.items()
+        if hasattr(default, name) and not isinstance(getattr(config_class, name, None), property)
+    }
+    fields = {name: value for name, value in {**known, **values}.items() if value is not None}
+    return random_weights(transformers.AutoModel.from_config(config_class(**fields))).to(dtype)
+
+
+def random_weights(model: Any) -> Any:
+    """The model with random weights, large enough that caps, scales and leaks show in its outputs."""
+    numbers = torch.Generator().manual_seed(3)
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.2, generator=numbers)
+    return model.eval()
 
 
 def copy_tokenizer(slug: str, folder: Path) -> None:

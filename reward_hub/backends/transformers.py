@@ -1,12 +1,14 @@
 """The Transformers backend: one forward of the bare backbone, the read positions gathered by index.
 
-Conversations are sorted by length and packed into batches under a token budget: right-padded ones, in float32 on a CPU
-ones of equal length. Models that are shown to be causal get no padding mask (`causality`), and no batch mixes lengths
-with different rotary tables (`rope_tables`).
+Conversations go through the model packed: many in one row without padding, and what several have in common at their
+beginning once (`packing`). Whether a model can be read so is tried when it is loaded. Where it cannot, conversations
+are sorted by length into batches: right-padded ones, in float32 on a CPU ones of equal length. Models that are shown to
+be causal get no padding mask (`causality`), and no batch mixes lengths with different rotary tables (`rope_tables`).
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
 import time
@@ -18,6 +20,8 @@ import numpy as np
 from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
 from reward_hub.backends.causality import Padding, is_foreign, padding_of
 from reward_hub.backends.class_logits import ClassLogits, class_logits, decoder_of
+from reward_hub.backends.packing.check import Packing, packing_of
+from reward_hub.backends.packing.model import PackedModel, tokens_of_a_forward
 from reward_hub.backends.rope_tables import RopeTables
 from reward_hub.backends.transformers_loading import OPTIONS, adapter_place, input_device, load_model
 from reward_hub.checkpoints.files import CheckpointFiles
@@ -36,9 +40,6 @@ except ImportError as error:
 
 logger = logging.getLogger(__name__)
 
-# Tokens of one forward pass, padding included. On a CPU matrix products are fastest at 512-2048 rows.
-CPU_BATCH_TOKENS = 2048
-GPU_BATCH_TOKENS = 32768
 # Rows of the LM head's output at a time when log-probabilities over the whole vocabulary are read.
 LOGPROB_ROWS = 256
 
@@ -56,6 +57,7 @@ class TransformersBackend(Backend):
         encoder: bool,
         padding: Padding,
         tables: RopeTables,
+        packing: Packing,
         batch_size: int | None,
         max_batch_tokens: int | None,
         adapter: str | None = None,
@@ -71,9 +73,9 @@ class TransformersBackend(Backend):
         self._batch_size = batch_size
         self._lock = threading.Lock()
         self._device = input_device(model)
-        self._max_batch_tokens = max_batch_tokens or (
-            CPU_BATCH_TOKENS if self._device.type == "cpu" else GPU_BATCH_TOKENS
-        )
+        self._max_batch_tokens = max_batch_tokens or tokens_of_a_forward(model, self._device)
+        self.packing = packing
+        self._packed = PackedModel(_hidden_model(model, read, logits), self._device) if packing.reason is None else None
         self.info = EngineInfo(
             "transformers", transformers.__version__, str(model.dtype).removeprefix("torch."), str(self._device)
         )
@@ -89,6 +91,7 @@ class TransformersBackend(Backend):
         tables = "of each conversation's own length" if self._tables.change else None
         report = {
             "attention": attention,
+            "layout": str(self.packing),
             "padding": self._padding.reason,
             "rotary_tables": tables,
             "adapter": self._adapter,
@@ -131,14 +134,19 @@ class TransformersBackend(Backend):
         # What everyone expects is no news; `inspect` tells it all the same.
         level = logging.INFO if padding.masked and not encoder else logging.DEBUG
         logger.log(level, "%s: %s.", files.id, padding.reason)
+        logits = _class_logits(model.config, read, options)
+        packing = _packing(model, read, logits, options, padding)
+        level = logging.INFO if packing.reason is not None and not padding.masked else logging.DEBUG
+        logger.log(level, "%s: conversations are %s.", files.id, packing)
         return cls(
             model,
             read,
             weights,
-            _class_logits(model.config, read, options),
+            logits,
             encoder=encoder,
             padding=padding,
             tables=tables,
+            packing=packing,
             batch_size=options.batch_size,
             max_batch_tokens=options.max_batch_tokens,
             adapter=None if files.adapter is None else adapter_place(model),
@@ -153,28 +161,14 @@ class TransformersBackend(Backend):
             if self._model is None:
                 raise BackendError("The model was closed; load it again.")
             rows = batch_size or self._batch_size
-            key = self._tables.key if self.pads() else _itself
-            plan = list(_batches(inputs, self._max_batch_tokens, rows, key=key))
-            if logger.isEnabledFor(logging.DEBUG):
-                logger.debug("%d inputs in %d batches: %s", len(inputs), len(plan), _shapes(plan, inputs))
-            for batch in plan:
-                started = time.perf_counter()
-                try:
-                    answers = self._forward([inputs[i] for i in batch])
-                except torch.OutOfMemoryError as error:
-                    raise BackendError(
-                        f"Out of memory at a batch of {len(batch)} x {len(inputs[batch[0]].token_ids)} tokens; lower "
-                        f"max_batch_tokens (now {self._max_batch_tokens}) or batch_size."
-                    ) from error
-                except (RuntimeError, IndexError) as error:
-                    raise BackendError(f"The transformers model failed: {error}") from error
-                for i, answer in zip(batch, answers, strict=True):
+            packed = [i for i, item in enumerate(inputs) if self._is_packed(item)]
+            padded = sorted(set(range(len(inputs))) - set(packed))
+            ways = (self._read_packed(inputs, packed, rows), self._read_padded(inputs, padded, rows))
+            for done in self._named_failures(itertools.chain(*ways)):
+                for i, answer in done.items():
                     outputs[i] = answer
-                if logger.isEnabledFor(logging.DEBUG):
-                    longest, seconds = len(inputs[batch[0]].token_ids), time.perf_counter() - started
-                    logger.debug("A batch of %d inputs x %d tokens took %.3f s.", len(batch), longest, seconds)
                 if progress is not None:
-                    progress(len(batch))
+                    progress(len(done))
         return [output for output in outputs if output is not None]
 
     def pads(self) -> bool:
@@ -191,54 +185,115 @@ class TransformersBackend(Backend):
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 
-    def _forward(self, batch: list[TokenInput]) -> list[Array]:
+    def _named_failures(self, answers: Iterator[dict[int, Array]]) -> Iterator[dict[int, Array]]:
+        """The answers; what torch raises on the way becomes an error that says what to do."""
+        try:
+            yield from answers
+        except torch.OutOfMemoryError as error:
+            raise BackendError(
+                f"Out of memory at forwards of {self._max_batch_tokens} tokens; lower max_batch_tokens or batch_size."
+            ) from error
+        except (RuntimeError, IndexError) as error:
+            raise BackendError(f"The transformers model failed: {error}") from error
+
+    def _read_packed(
+        self, inputs: Sequence[TokenInput], indices: list[int], rows: int | None
+    ) -> Iterator[dict[int, Array]]:
+        """The answers of those inputs, some at a time."""
+        if self._packed is None or not indices:
+            return
         self._tables.restore()
-        if isinstance(self._read, TokenLogprobs):
-            answers = self._logprobs(batch)
-        else:
-            answers = [self._output(rows) for rows in self._hidden(batch)]
+
+        def values(states: torch.Tensor, reads: Sequence[tuple[int, int]]) -> Array:
+            items = [inputs[indices[conversation]] for conversation, _ in reads]
+            tokens = [item.token_ids[item.positions[index]] for item, (_, index) in zip(items, reads, strict=True)]
+            return self._values(states, tokens)
+
+        answers = self._packed.read(
+            [inputs[i].token_ids for i in indices],
+            [self._places(inputs[i]) for i in indices],
+            values,
+            max_tokens=self._max_batch_tokens,
+            conversations=rows,
+        )
+        for done in answers:
+            yield {indices[conversation]: self._output(found) for conversation, found in done.items()}
+
+    def _read_padded(
+        self, inputs: Sequence[TokenInput], indices: list[int], rows: int | None
+    ) -> Iterator[dict[int, Array]]:
+        """The answers of those inputs, a batch at a time."""
+        some = [inputs[i] for i in indices]
+        plan = list(_batches(some, self._max_batch_tokens, rows, key=self._tables.key if self.pads() else _itself))
+        if plan and logger.isEnabledFor(logging.DEBUG):
+            logger.debug("%d inputs in %d batches: %s", len(some), len(plan), _shapes(plan, some))
+        for batch in plan:
+            started = time.perf_counter()
+            answers = self._forward([some[i] for i in batch])
+            if logger.isEnabledFor(logging.DEBUG):
+                longest, seconds = len(some[batch[0]].token_ids), time.perf_counter() - started
+                logger.debug("A batch of %d inputs x %d tokens took %.3f s.", len(batch), longest, seconds)
+            yield {indices[i]: answer for i, answer in zip(batch, answers, strict=True)}
+
+    def _is_packed(self, item: TokenInput) -> bool:
+        """Whether an input is packed: those with the rotary tables of short inputs are."""
+        n = len(item.token_ids)
+        return self._packed is not None and self.packing.holds(item) and self._tables.key(n) == self._tables.key(1)
+
+    def _forward(self, batch: list[TokenInput]) -> list[Array]:
+        """The answers of one padded batch."""
+        answers = [self._output(told) for told in self._told(batch)]
         if self._padding.masked and len(batch) > 1 and not all(np.isfinite(answer).all() for answer in answers):
             # Padding whose window holds nothing but padding is NaN in some classes, and spreads.
             return [self._forward([item])[0] for item in batch]
         return answers
 
-    def _output(self, hidden: Array) -> Array:
-        """What the read makes of hidden vectors [n_positions, hidden_size]."""
-        if isinstance(self._read, HeadOutputs):
-            return self._read.head.apply(hidden, self._weights)
-        assert self._class_logits is not None
-        return self._class_logits(hidden @ self._weights["rows"].T + self._weights["bias"])
-
-    def _hidden(self, batch: list[TokenInput]) -> list[Array]:
-        """Hidden vectors after the final norm at the read positions, float32 on the host."""
-        states = self._model(**self._model_inputs(batch)).last_hidden_state
+    def _told(self, batch: list[TokenInput]) -> list[Array]:
+        """For each input of a padded batch what its positions tell (see `_values`)."""
+        self._tables.restore()
+        outputs = _hidden_model(self._model, self._read, self._class_logits)(**self._model_inputs(batch))
+        states = outputs.logits if self._reads_logits else outputs.last_hidden_state
         rows = [i for i, item in enumerate(batch) for _ in item.positions]
-        columns = [position for item in batch for position in item.positions]
-        index = torch.tensor([rows, columns], device=states.device)
-        read = states[index[0], index[1]].float().cpu().numpy()
+        columns = [place for item in batch for place in self._places(item)]
+        read = states[torch.tensor(rows, device=states.device), torch.tensor(columns, device=states.device)]
+        tokens = [(item.decoder_ids or item.token_ids)[position] for item in batch for position in item.positions]
         ends = np.cumsum([len(item.positions) for item in batch])[:-1]
-        return list(np.split(read, ends))
+        return list(np.split(self._values(read, tokens), ends))
 
-    def _logprobs(self, batch: list[TokenInput]) -> list[Array]:
-        """Log-probability of the token at each position, over the whole vocabulary, in float32."""
-        inputs = self._model_inputs(batch)
-        whole_model = self._class_logits is None
-        if whole_model:
-            tables = self._model(**inputs).logits
-        else:
-            tables = decoder_of(self._model)(**inputs).last_hidden_state
-        answers = []
-        for item, table in zip(batch, tables, strict=True):
-            ids = item.token_ids if item.decoder_ids is None else item.decoder_ids
-            parts = []
-            for start in range(0, len(item.positions), LOGPROB_ROWS):
-                positions = item.positions[start : start + LOGPROB_ROWS]
-                before = table[torch.tensor([p - 1 for p in positions], device=table.device)]
-                logits = before if whole_model else self._lm_logits(before)
-                chosen = torch.tensor([[ids[p]] for p in positions], device=logits.device)
-                parts.append(torch.log_softmax(logits.float(), dim=-1).gather(1, chosen).cpu().numpy())
-            answers.append(np.concatenate(parts) if parts else np.zeros((0, 1), np.float32))
-        return answers
+    @property
+    def _reads_logits(self) -> bool:
+        """Whether the whole model is run, as what its class makes of its LM head's outputs is not known."""
+        return isinstance(self._read, TokenLogprobs) and self._class_logits is None
+
+    def _places(self, item: TokenInput) -> list[int]:
+        """Whose hidden vectors are read: what comes before a token tells its log-probability."""
+        return (
+            [position - 1 for position in item.positions] if isinstance(self._read, TokenLogprobs) else item.positions
+        )
+
+    def _values(self, states: torch.Tensor, tokens: list[int]) -> Array:
+        """What hidden vectors (or logits) [n, width] tell: themselves, or the log-probability of each one's token.
+
+        Float32 on the host; over the whole vocabulary some rows at a time.
+        """
+        if not isinstance(self._read, TokenLogprobs):
+            return np.asarray(states.float().cpu().numpy(), np.float32)
+        parts = [np.zeros((0, 1), np.float32)]
+        for start in range(0, len(tokens), LOGPROB_ROWS):
+            rows = states[start : start + LOGPROB_ROWS]
+            logits = rows if self._reads_logits else self._lm_logits(rows)
+            chosen = torch.tensor(tokens[start : start + LOGPROB_ROWS], device=logits.device)[:, None]
+            parts.append(torch.log_softmax(logits.float(), dim=-1).gather(1, chosen).cpu().numpy())
+        return np.concatenate(parts)
+
+    def _output(self, found: Array) -> Array:
+        """What the read makes of what was found at the positions of one input."""
+        if isinstance(self._read, HeadOutputs):
+            return self._read.head.apply(found, self._weights)
+        if isinstance(self._read, TokenLogprobs):
+            return found
+        assert self._class_logits is not None
+        return self._class_logits(found @ self._weights["rows"].T + self._weights["bias"])
 
     def _lm_logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[n, hidden_size] -> [n, vocabulary]: the logits of the model's class."""
@@ -267,6 +322,22 @@ class TransformersBackend(Backend):
         if not self._encoder or batch[0].decoder_ids is not None:
             inputs["use_cache"] = False
         return inputs
+
+
+def _hidden_model(model: Any, read: Read, logits: ClassLogits | None) -> Any:
+    """What is run: the part that gives hidden vectors, or the whole where logits cannot be made of those."""
+    return decoder_of(model) if isinstance(read, TokenLogprobs) and logits is not None else model
+
+
+def _packing(model: Any, read: Read, logits: ClassLogits | None, options: EngineOptions, padding: Padding) -> Packing:
+    """Whether conversations are packed; tried on the model where nothing is known against it."""
+    if padding.masked:
+        return Packing(padding.reason)
+    if options.attn_implementation is not None:
+        return Packing(f"attn_implementation={options.attn_implementation!r} was asked for")
+    if isinstance(read, TokenLogprobs) and logits is None:
+        return Packing("the whole model is run for log-probabilities")
+    return packing_of(_hidden_model(model, read, logits), input_device(model))
 
 
 def _class_logits(config: Any, read: Read, options: EngineOptions) -> ClassLogits | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import time
@@ -24,9 +25,8 @@ from reward_hub.reward_model import (
     CallOptions,
     Capabilities,
     Result,
-    SkippedError,
     each,
-    first_failure,
+    failure_among,
     required,
     through,
 )
@@ -326,23 +326,22 @@ class ModelRM(LoadedRM):
         ]
 
     def _by_prefixes(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
-        """Step scores of a family that scores whole responses: each is a shorter response's, read by itself."""
+        """Step scores of a family that scores whole responses: each is a shorter response's. All are read together."""
         assert self.model.family.prefixes is not None
+        # The longest first: where it is too long, that is what the error tells of.
+        prefixes = [self.model.family.prefixes(conversation)[::-1] for conversation in conversations]
+        inner = CallOptions(batch_size=options.batch_size, fail_fast=options.fail_fast)
+        scored = iter((yield from self.scoring_of([prefix for several in prefixes for prefix in several], inner)))
         results: list[Result] = []
-        for conversation in conversations:
-            # The longest first: where it is too long, that is what the error tells of.
-            prefixes = self.model.family.prefixes(conversation)[::-1]
-            inner = CallOptions(batch_size=options.batch_size, fail_fast=True)
-            parts = yield from self.scoring_of(prefixes, inner)
-            failure = first_failure(parts)
+        for conversation, several in zip(conversations, prefixes, strict=True):
+            parts = list(itertools.islice(scored, len(several)))
+            failure = failure_among(parts)
             if failure is not None:
-                results.append(failure[1])
+                results.append(failure)
             else:
                 shorter = [required(part) for part in parts[::-1]]
                 results += each([shorter], partial(self._of_prefixes, conversation, options.aggregation))
             options.done()
-            if options.fail_fast and isinstance(results[-1], Exception):
-                return results + [SkippedError() for _ in conversations[len(results) :]]
         return results
 
     def _of_prefixes(self, conversation: Conversation, how: str | None, parts: Sequence[ScoreDetails]) -> ScoreDetails:

@@ -11,6 +11,7 @@ import pytest
 from golden_sets import GoldenModels, GoldenSet, golden_sets
 
 from reward_hub import BaseRM, registry
+from reward_hub.backends.packing.check import Packing
 from reward_hub.backends.transformers import TransformersBackend
 from reward_hub.messages import parse_pair
 from reward_hub.reward_model import CallOptions
@@ -78,12 +79,13 @@ def test_a_score_depends_neither_on_batch_mates_nor_on_order(golden: GoldenSet, 
 def test_padded_batches_read_the_true_positions(
     golden: GoldenSet, golden_models: GoldenModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In float32 on a CPU batches are of one length; half precision and GPUs pad, which is forced here.
+    """Where a model cannot be packed, batches are padded (in float32 on a CPU of one length); both is forced here.
 
     Padded attention is summed in other blocks, hence three times the bound; a wrong position is off by far more.
     """
     rm = golden_models.load(golden)
     alone = each_alone(rm, golden)[:12]
+    monkeypatch.setattr(Packing, "holds", lambda self, item: False)
     monkeypatch.setattr(TransformersBackend, "pads", lambda self: True)
     assert worst(alone, scores(rm, items(golden)[:12])) <= 3 * bound(golden)
 
