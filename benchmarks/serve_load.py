@@ -63,10 +63,12 @@ def conversations() -> list[list[dict[str, str]]]:
 
 
 @contextmanager
-def server(model: str, *options: str) -> Iterator[str]:
-    """A server in a process of its own; its address."""
+def server(model: str, *options: str, checkout: str | None = None) -> Iterator[str]:
+    """A server in a process of its own, of this package or of another checkout; its address."""
     command = [sys.executable, "-m", "reward_hub", "serve", model, "--port", "0", *options]
     environment = {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    if checkout is not None:
+        environment["PYTHONPATH"] = checkout
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
     try:
@@ -143,20 +145,25 @@ def main() -> None:
     parser.add_argument("--model", default="builtin/arithmetic-orm")
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--against", metavar="CHECKOUT", help="the first run also with the package of another checkout")
     options = parser.parse_args()
     batch = conversations()
     with AutoRM.load(options.model) as rm:
         direct = rm.score_batch(batch)
     unbatched = ("--max-batch-size", "1", "--max-wait-ms", "0")
-    runs = [
-        (f"{options.clients} clients, batches", options.clients, ()),
-        (f"{options.clients} clients, one request at a time", options.clients, unbatched),
-        ("1 client, one request at a time", 1, unbatched),
+    runs: list[tuple[str, int, tuple[str, ...], str | None]] = [
+        (f"{options.clients} clients, batches", options.clients, (), None),
+        (f"{options.clients} clients, one request at a time", options.clients, unbatched, None),
+        ("1 client, one request at a time", 1, unbatched, None),
     ]
+    if options.against:
+        runs.insert(
+            0, (f"{options.clients} clients, batches, the other checkout", options.clients, (), options.against)
+        )
     table = Table("", "requests", "errors", "largest difference", "p50 ms", "p99 ms", "requests/s")
     failed = False
-    for name, n_clients, flags in runs:
-        with server(options.model, *flags) as address:
+    for name, n_clients, flags, checkout in runs:
+        with server(options.model, *flags, checkout=checkout) as address:
             load = run_load(name, address, batch, direct, n_clients=n_clients, seconds=options.seconds)
         table.add_row(*load.row)
         failed = failed or load.n_errors > 0 or load.largest_difference > TOLERANCE

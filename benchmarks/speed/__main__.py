@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.speed import page, results, workloads
+from benchmarks.speed import page, results, short, workloads
 from benchmarks.speed.measure import has_fast_bfloat16, measured
 from benchmarks.speed.methods.method import Options
 from benchmarks.speed.workloads.workload import Workload
@@ -33,6 +33,11 @@ def arguments_of(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="of every model, for instance 24 in place of the 2-layer slice")
     parser.add_argument("--gemma2", action="store_true", help="also a model whose attention caps its scores")
     parser.add_argument("--vllm", metavar="PYTHON", help="also vLLM, by the Python of its environment")
+    parser.add_argument("--short", action="store_true", help="also short conversations on a tiny model")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="the same in another checkout (with --short)")
+    parser.add_argument("--memory", action="store_true", help="also memory: best of 64, prompt of 4,000 tokens")
+    parser.add_argument("--many", action="store_true", help="also 1,000 to 100,000 conversations in one call")
+    parser.add_argument("--no-workloads", action="store_true", help="none of the workloads, only what is asked besides")
     parser.add_argument("--dtype", choices=("auto", "bfloat16", "float32"), default="auto")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="begin no repeat beyond this (%(default)g)")
     parser.add_argument("--tiny", action="store_true", help="tiny models and texts: whether all of it runs")
@@ -66,6 +71,7 @@ def main(given: list[str] | None = None) -> None:
             print(f"{workload.name}: {workload.title}", file=sys.stderr)
             options = Options(vllm=arguments.vllm)
             rows.append(measured(workload, Path(folder), options, seconds=seconds, tiny=arguments.tiny))
+        besides = _besides(arguments, Path(folder))
     result: dict[str, Any] = {
         "date": results.today(),
         "finished": results.now(),
@@ -74,10 +80,28 @@ def main(given: list[str] | None = None) -> None:
         "seconds": time.monotonic() - started,
         "machine": results.machine(),
         "workloads": rows,
+        **besides,
     }
     path = results.write(result, arguments.results)
     print(page.tables(result))
     print(f"{result['seconds']:.0f} s; written to {path.name}", file=sys.stderr)
+
+
+def _besides(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """What is measured where it is asked for."""
+    besides: dict[str, Any] = {}
+    if arguments.short or arguments.against:
+        print("short conversations", file=sys.stderr)
+        besides["short"] = short.measured(
+            folder, arguments.against, repeats=arguments.repeats or 5, tiny=arguments.tiny
+        )
+    if arguments.memory:
+        print("memory", file=sys.stderr)
+        besides["memory"] = short.memory(folder, tiny=arguments.tiny)
+    if arguments.many:
+        print("many conversations", file=sys.stderr)
+        besides["many"] = short.many(folder, tiny=arguments.tiny)
+    return besides
 
 
 def _chosen(arguments: argparse.Namespace, dtype: str) -> list[Workload]:
@@ -86,6 +110,8 @@ def _chosen(arguments: argparse.Namespace, dtype: str) -> list[Workload]:
     chosen = [workload for workload in everything if not names or workload.name in names]
     if arguments.layers:
         chosen = [workload.with_layers(arguments.layers) for workload in chosen]
+    if arguments.no_workloads:
+        chosen = []
     if arguments.gemma2:
         chosen.append(replace(workloads.GEMMA2, dtype=dtype))
     if arguments.repeats:
@@ -97,7 +123,9 @@ def _shown(arguments: argparse.Namespace) -> list[str]:
     """The options as they may stand in a public file: without places of this machine."""
     shown = [f"--workload {name}" for name in arguments.workload or ()]
     shown += [f"--{name} {value}" for name in ("repeats", "layers") if (value := getattr(arguments, name))]
-    shown += ["--gemma2"] if arguments.gemma2 else []
+    shown += [f"--{name}" for name in ("gemma2", "short", "memory", "many") if getattr(arguments, name)]
+    shown += ["--no-workloads"] if arguments.no_workloads else []
+    shown += ["--against CHECKOUT"] if arguments.against else []
     shown += ["--vllm PYTHON"] if arguments.vllm else []
     shown += [f"--dtype {arguments.dtype}"] if arguments.dtype != "auto" else []
     return shown + (["--tiny"] if arguments.tiny else [])

@@ -39,7 +39,11 @@ def write(folder: Path = results.RESULTS, docs: Path = DOCS) -> Path:
 
 def tables(result: dict[str, Any]) -> str:
     """A table for each workload, in Markdown."""
-    return "\n".join(_table(row) for row in result["workloads"])
+    parts = [_table(row) for row in result["workloads"]]
+    parts += [_short(result["short"])] if "short" in result else []
+    parts += [_memory(result["memory"])] if "memory" in result else []
+    parts += [_many(result["many"])] if "many" in result else []
+    return "\n".join(parts)
 
 
 def _machine(result: dict[str, Any]) -> str:
@@ -49,7 +53,7 @@ def _machine(result: dict[str, Any]) -> str:
         f"Measured on {result['date']} with `{result['command'].strip()}` on {machine['cpu']}, "
         f"{machine['cores']} cores, Python {machine['python']}, {packages}."
     ]
-    if all(row["dtype"] == "float32" for row in result["workloads"]):
+    if result["workloads"] and all(row["dtype"] == "float32" for row in result["workloads"]):
         sentences.append("This processor has no fast bfloat16, so that everything is measured in float32.")
     disturbed = [row["name"] for row in result["workloads"] if row["disturbed"]]
     if disturbed:
@@ -85,6 +89,39 @@ def _table(row: dict[str, Any]) -> str:
         cells += [f"{figures['largest_difference']:.1e}", "" if exact is None else f"{exact:.1e}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"Left out: {name} ({why})." for name, why in row["skipped"].items())]
+    return "\n".join(lines) + "\n"
+
+
+def _short(figures: dict[str, Any]) -> str:
+    lines = ["## Short conversations on a tiny model", "", f"{figures['conversations']:,} conversations, float32.", ""]
+    for name in ("score_batch", "command line"):
+        of = figures[name]
+        line = f"- {name}: {of['us_here']:,.0f} us a conversation"
+        if "times_as_fast" in of:
+            line += f"; {of['times_as_fast']:.2f} times as fast as the other checkout ({of['us_against']:,.0f} us), "
+            line += f"scores differ by at most {of['largest_difference']:.1e}"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _memory(figures: dict[str, Any]) -> str:
+    return (
+        "## Memory\n\nBest of 64 with a prompt of 4,000 tokens, float32: "
+        f"{figures['peak_mib']:,.0f} MiB beyond the loaded model at most, {figures['grown_mib']:,.0f} MiB afterwards.\n"
+    )
+
+
+def _many(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "## Many conversations",
+        "",
+        "| call | conversations | a CPU second | grown by, MiB |",
+        "|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['call']} | {row['conversations']:,} | {row['per_second']:,.0f} | {row['grown_mib']:,.0f} |"
+        for row in rows
+    ]
     return "\n".join(lines) + "\n"
 
 

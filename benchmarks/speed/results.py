@@ -50,13 +50,13 @@ def write(result: dict[str, Any], folder: Path = RESULTS) -> Path:
 
 
 def newest(folder: Path = RESULTS) -> dict[str, Any]:
-    """The last run that was no trial.
+    """The last run of workloads that was not a trial.
 
     Raises:
         FileNotFoundError: there is none.
     """
     read = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json")]
-    real = [result for result in read if not result["tiny"]]
+    real = [result for result in read if result["workloads"] and not result["tiny"]]
     if not real:
         raise FileNotFoundError(f"{folder.name} has no result yet; run python -m benchmarks.speed first.")
     return max(real, key=lambda result: result["finished"])

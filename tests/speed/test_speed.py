@@ -142,7 +142,17 @@ def test_the_page_has_the_numbers_of_the_newest_result(tmp_path):
 
 
 def test_a_dry_run_writes_a_result_without_names_of_this_machine(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.speed", "--tiny", "--repeats", "2", "--workload", "best-of-16-p50"]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.speed",
+        "--tiny",
+        "--repeats",
+        "2",
+        "--workload",
+        "best-of-16-p50",
+        "--short",
+    ]
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [*command, "--dtype", "float32", "--results", str(tmp_path)], cwd=root, capture_output=True, text=True
@@ -156,3 +166,5 @@ def test_a_dry_run_writes_a_result_without_names_of_this_machine(tmp_path):
     assert workload["methods"]["RewardBench, batch 8"]["largest_difference"] < 1e-5
     assert str(tmp_path) not in written.read_text()
     assert "best-of-16-p50" in done.stdout
+    assert {"here", "score_batch"} & set(result["short"]) == {"score_batch"}
+    assert "us a conversation" in done.stdout
