@@ -80,6 +80,7 @@ class AutoRM:
         timeout_s: Annotated[float, SERVER, AtLeast(0.001)] = 60.0,
         max_retries: Annotated[int, SERVER, AtLeast(0)] = 4,
         max_concurrency: Annotated[int, SERVER | JUDGE_VLLM, AtLeast(1)] = 32,
+        tune: Annotated[bool, ENGINE] = False,
         **engine_options: Any,
     ) -> BaseRM:
         """Load a reward model.
@@ -125,6 +126,8 @@ class AutoRM:
             timeout_s: seconds of one attempt of a request.
             max_retries: further attempts of a request that failed in a way that may pass.
             max_concurrency: requests under way at a time.
+            tune: transformers on a CPU: try faster ways to compute the same, for less than a minute, and remember what
+                pays for this machine and model. The system's C compiler is run once, where there is one.
             engine_options: options of the engine itself. Published judges (`reward_hub.judge.published`) take the
                 arguments of `LLMJudge` (`temperature`, `n_samples`, ...) here too.
 

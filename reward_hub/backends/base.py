@@ -46,6 +46,7 @@ class EngineOptions:
     batch_size: int | None = None
     max_batch_tokens: int | None = None
     trust_remote_code: bool = False
+    tune: bool = False
     max_length: int | None = None
     many_positions: bool = False
     """Inputs are read at many positions (steps), not at one or two."""
@@ -57,7 +58,12 @@ class Engine(ABC):
     """What is registered under a name: which options an engine has, what it can run, and how it is started.
 
     A `Backend` is one itself; `ImportedLate` is one whose backend takes long to import.
+
+    Attributes:
+        tunes: it knows what to do with `EngineOptions.tune`.
     """
+
+    tunes: ClassVar[bool] = False
 
     @classmethod
     @abstractmethod

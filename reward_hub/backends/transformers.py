@@ -8,6 +8,7 @@ be causal get no padding mask (`causality`), and no batch mixes lengths with dif
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import threading
@@ -24,6 +25,7 @@ from reward_hub.backends.packing.check import Packing, packing_of
 from reward_hub.backends.packing.model import PackedModel, tokens_of_a_forward
 from reward_hub.backends.rope_tables import RopeTables
 from reward_hub.backends.transformers_loading import OPTIONS, adapter_place, input_device, load_model
+from reward_hub.backends.tuning.tune import Tuning, tune
 from reward_hub.checkpoints.files import CheckpointFiles
 from reward_hub.checkpoints.tensors import head_weights, lm_head_rows
 from reward_hub.errors import BackendError, UnsupportedError, missing_dependency
@@ -46,6 +48,8 @@ LOGPROB_ROWS = 256
 
 class TransformersBackend(Backend):
     """A transformers model in this process."""
+
+    tunes = True
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class TransformersBackend(Backend):
         self._lock = threading.Lock()
         self._device = input_device(model)
         self._max_batch_tokens = max_batch_tokens or tokens_of_a_forward(model, self._device)
+        self._tuning: Tuning | None = None
         self.packing = packing
         self._packed = PackedModel(_hidden_model(model, read, logits), self._device) if packing.reason is None else None
         self.info = EngineInfo(
@@ -95,6 +100,7 @@ class TransformersBackend(Backend):
             "padding": self._padding.reason,
             "rotary_tables": tables,
             "adapter": self._adapter,
+            "tuning": None if self._tuning is None else str(self._tuning),
         }
         return {name: value for name, value in report.items() if value is not None}
 
@@ -138,7 +144,7 @@ class TransformersBackend(Backend):
         packing = _packing(model, read, logits, options, padding)
         level = logging.INFO if packing.reason is not None and not padding.masked else logging.DEBUG
         logger.log(level, "%s: conversations are %s.", files.id, packing)
-        return cls(
+        backend = cls(
             model,
             read,
             weights,
@@ -151,13 +157,18 @@ class TransformersBackend(Backend):
             max_batch_tokens=options.max_batch_tokens,
             adapter=None if files.adapter is None else adapter_place(model),
         )
+        if options.tune:
+            backend.tune()
+            logger.info("%s: tuned: %s.", files.id, backend._tuning)
+        return backend
 
     def read(
         self, inputs: Sequence[TokenInput], *, batch_size: int | None = None, progress: Progress | None = None
     ) -> list[Array]:
         self.check_media(inputs)
         outputs: list[Array | None] = [None] * len(inputs)
-        with self._lock, torch.inference_mode():
+        threads = contextlib.nullcontext() if self._tuning is None else self._tuning.running()
+        with self._lock, threads, torch.inference_mode():
             if self._model is None:
                 raise BackendError("The model was closed; load it again.")
             rows = batch_size or self._batch_size
@@ -178,6 +189,20 @@ class TransformersBackend(Backend):
         blocks), while batches of equal length give the very numbers of one conversation alone and take no more time.
         """
         return self._padding.mixed and not (self._device.type == "cpu" and self._model.dtype == torch.float32)
+
+    def tune(self) -> None:
+        """Make the model faster where it stands (`tuning`)."""
+
+        def states(token_ids: list[int]) -> torch.Tensor:
+            self._tables.restore()
+            decoder_ids = token_ids if self._model.config.is_encoder_decoder else None
+            item = TokenInput(token_ids=token_ids, positions=[], decoder_ids=decoder_ids)
+            outputs = _hidden_model(self._model, self._read, self._class_logits)(**self._model_inputs([item]))
+            found: torch.Tensor = outputs.logits if self._reads_logits else outputs.last_hidden_state
+            return found
+
+        with self._lock:
+            self._tuning = tune(self._model, states)
 
     def close(self) -> None:
         with self._lock:

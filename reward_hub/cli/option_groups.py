@@ -95,7 +95,7 @@ _OWN = {
     "tokenizer": Option(help="Folder or hub id of another tokenizer."),
     "quantization_config": Option(help="For vLLM: the name of a method, as in fp8."),
     "engine_options": Option(help="An option of the engine, likewise."),
-    **{name: Option(panel=_BATCHES) for name in ("max_length", "truncation", "batch_size", "max_batch_tokens")},
+    **{name: Option(panel=_BATCHES) for name in ("max_length", "truncation", "batch_size", "max_batch_tokens", "tune")},
     **{name: Option(panel=_HUB) for name in ("revision", "local_files_only", "cache_dir", "trust_remote_code")},
     **{name: Option(panel=_API) for name, row in table_of(AutoRM.load).items() if not ENGINE & row.readers},
 }
@@ -121,7 +121,7 @@ class LoadOptions(CheckpointOptions):
     def settings(self) -> dict[str, Any]:
         """Those that may change a score beyond rounding; the others may differ when a run is resumed."""
         here = ("device", "batch_size", "max_batch_tokens", "local_files_only", "cache_dir", "trust_remote_code")
-        neutral = (*here, "timeout_s", "max_retries", "max_concurrency")
+        neutral = (*here, "timeout_s", "max_retries", "max_concurrency", "tune")
         return {name: value for name, value in dataclasses.asdict(self).items() if name not in neutral}
 
 

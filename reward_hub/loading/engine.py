@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 ACCESS = ("token", "cache_dir", "local_files_only", "trust_remote_code")
 _ENGINE_OPTIONS = (
     *("torch_dtype", "device", "device_map", "attn_implementation", "quantization_config"),
-    *("batch_size", "max_batch_tokens", "trust_remote_code"),
+    *("batch_size", "max_batch_tokens", "trust_remote_code", "tune"),
 )
 # Engine options that change numbers by more than rounding: they are part of the fingerprint. The others (memory,
 # parallel workers, compilation) are not, so that a run may go on, and a cache serve, on another machine.
@@ -62,7 +62,9 @@ def load_here(arguments: Arguments) -> BaseRM:
     arguments.check_read(ENGINE, method)
     if method != "auto":
         # Before anything is fetched.
-        arguments.check_engine_options(registry.backend_class(method).known_options(), method)
+        engine = registry.backend_class(method)
+        arguments.check_engine_options(engine.known_options(), method)
+        _check_tune(arguments, method, engine)
     arguments.check_values()
     checkpoint = resolve(
         arguments["model"],
@@ -73,6 +75,7 @@ def load_here(arguments: Arguments) -> BaseRM:
     def choose(setup: Setup) -> ChosenEngine:
         chosen = _choose(method, checkpoint, checked_read(checkpoint, setup))
         arguments.check_engine_options(chosen.engine.known_options(), chosen.name)
+        _check_tune(arguments, chosen.name, chosen.engine)
         if checkpoint.recognised and checkpoint.files.folder is None:
             checkpoint.files.fetch()
             refuse_others(checkpoint.name, checkpoint.family, checkpoint.files, lambda: setup.tokenizer)
@@ -83,6 +86,11 @@ def load_here(arguments: Arguments) -> BaseRM:
         return resolve(arguments["reference"], family=checkpoint.family.name, revision=None, **access)
 
     return assemble(arguments, checkpoint, choose, reference)
+
+
+def _check_tune(arguments: Arguments, name: str, engine: type[Engine]) -> None:
+    if arguments["tune"] and not engine.tunes:
+        raise TypeError(f"tune=True has no meaning for {name}: it belongs to load_method='transformers'.")
 
 
 def family_asked_for(arguments: Arguments) -> str | None:

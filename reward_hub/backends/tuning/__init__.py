@@ -1,1 +1,1 @@
-"""What `tune=True` does to a transformers model on a CPU: faster ways to compute the same numbers, tried and measured."""
+"""What `tune=True` does to a transformers model on a CPU: faster ways to compute the same, tried and measured."""

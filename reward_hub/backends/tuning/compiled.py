@@ -77,7 +77,7 @@ def require_own(folder: Path) -> None:
 def _compiler() -> list[str]:
     """The command: what CC says, else the system's."""
     named = shlex.split(os.environ.get("CC", ""))
-    for command in ([named] if named else [["cc"], ["gcc"], ["clang"]]):
+    for command in [named] if named else [["cc"], ["gcc"], ["clang"]]:
         path = shutil.which(command[0])
         if path is not None:
             return [path, *command[1:]]

@@ -63,7 +63,7 @@ class Kernels:
         Args:
             x: [..., size].
             weight: float32 [size].
-            round_first: whether a normalised row is rounded before it is multiplied (Llama), or only once after (Gemma).
+            round_first: whether a normalised row is rounded before it is multiplied (Llama), or once after (Gemma).
         """
         x, size = x.contiguous(), x.shape[-1]
         out = torch.empty_like(x)

@@ -1,8 +1,8 @@
 """Other ways to compute a linear layer on a CPU.
 
-widened: a processor without instructions for half precision multiplies float32 several times as fast. Weights and inputs
-    are widened for the call, a block at a time, and the result is rounded once, as half precision with sums in float32
-    does it too. Nothing is kept.
+widened: a processor without instructions for half precision multiplies float32 several times as fast. Weights and
+    inputs are widened for the call, a block at a time, and the result is rounded once, as half precision with sums in
+    float32 does it too. Nothing is kept.
 prepacked: oneDNN's own order of the weights, which it otherwise makes in every call. They take the place of the
     module's, so that no weight is held twice; whoever asks for `weight` gets it back in its own order.
 """

@@ -81,7 +81,7 @@ class Gated:
     def __call__(self, x: torch.Tensor, *others: Any, **more: Any) -> torch.Tensor:
         if x.dtype != torch.bfloat16 or others or more or not x.numel():
             return cast(torch.Tensor, type(self._module).forward(self._module, x, *others, **more))
-        blocks = x.reshape(-1, x.shape[-1]).split(self.rows)
+        blocks = torch.split(x.reshape(-1, x.shape[-1]), self.rows)
         outs = [self._block(block) for block in blocks]
         return (outs[0] if len(outs) == 1 else torch.cat(outs)).view(*x.shape[:-1], -1)
 

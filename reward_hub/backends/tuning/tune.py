@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import logging
 import time
 from collections import Counter, defaultdict
@@ -76,6 +77,9 @@ class Tuning:
         finally:
             torch.set_num_threads(before)
 
+    def undo_by(self, function: Callable[[], None]) -> None:
+        self._undo.append(function)
+
     def undo(self, why: str) -> None:
         """Leave the model as it was."""
         for undo in reversed(self._undo):
@@ -126,7 +130,7 @@ class _Tuner:
         self.tuning = Tuning()
         self._model = model
         self._deadline = started + MEASURED_S
-        self._inputs: dict[torch.nn.Module, torch.Tensor] = {}
+        self._inputs: dict[Any, torch.Tensor] = {}
         self._kernels: Kernels | None = None
 
     def record(self, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
@@ -178,7 +182,7 @@ class _Tuner:
             self.tuning.threads = choices.threads
             self.tuning.done.append(f"{choices.threads} threads")
 
-    def _shape(self, layers: dict[torch.nn.Module, torch.Tensor]) -> Any:
+    def _shape(self, layers: dict[Any, torch.Tensor]) -> Any:
         sizes = Counter((_size(layer), str(x.dtype)) for layer, x in layers.items())
         kinds = Counter(type(module).__qualname__ for module in self._inputs)
         return sorted(sizes.items()), sorted(kinds.items()), self._kernels is not None
@@ -200,7 +204,7 @@ class _Tuner:
 
     # Linear layers ---------------------------------------------------------------------------------------------
 
-    def _measured_linears(self, layers: dict[torch.nn.Module, torch.Tensor]) -> dict[str, LinearChoice]:
+    def _measured_linears(self, layers: dict[Any, torch.Tensor]) -> dict[str, LinearChoice]:
         """Which way pays, by size."""
         one_each = {_size(layer): (layer, x) for layer, x in layers.items()}
         found = {}
@@ -233,15 +237,11 @@ class _Tuner:
 
     def _is_shared(self, layer: Any) -> bool:
         """Whether the layer's weight is another module's too, which would hold it still."""
-        address = layer.weight.data_ptr()
-        return sum(m._parameters[n] is not None and m._parameters[n].data_ptr() == address for m, n in self._weights) > 1
-
-    @property
-    def _weights(self) -> list[tuple[Any, str]]:
-        return [(module, name) for module in self._model.modules() for name in module._parameters]
+        weights = [weight for module in self._model.modules() for weight in module._parameters.values()]
+        return sum(weight is layer.weight for weight in weights) > 1
 
     def _ways(
-        self, layers: dict[torch.nn.Module, torch.Tensor], choices: Choices
+        self, layers: dict[Any, torch.Tensor], choices: Choices
     ) -> list[tuple[Any, Way, Function, torch.Tensor | None]]:
         """The layers that are computed in another way: each held to its own forward first."""
         ways: list[tuple[Any, Way, Function, torch.Tensor | None]] = []
@@ -265,7 +265,7 @@ class _Tuner:
             self._replace({layer: function})
             if ordered is not None:
                 linears.let_go(layer, ordered)
-                self.tuning._undo.append(lambda layer=layer: linears.take_back(layer))
+                self.tuning.undo_by(functools.partial(linears.take_back, layer))
         self.tuning.done += [f"{count} linear layers {how}" for how, count in counts.items()]
 
     # Kernels and threads ---------------------------------------------------------------------------------------
@@ -292,12 +292,12 @@ class _Tuner:
         # Not measured by itself, as its cost is that of a few operations: those that it takes the place of.
         choices.rotary = bool(turned)
 
-    def _measure_threads(self, choices: Choices, layers: dict[torch.nn.Module, torch.Tensor]) -> None:
+    def _measure_threads(self, choices: Choices, layers: dict[Any, torch.Tensor]) -> None:
         """Fewer threads than torch has, where that is faster: never more, as somebody may have said how many."""
         most = torch.get_num_threads()
         if most < 2 or not layers:
             return
-        layer, x = max(layers.items(), key=lambda item: item[0].weight.numel())
+        layer, x = max(layers.items(), key=lambda item: int(item[0].weight.numel()))
         x = _rows(x, 64)
         times = {}
         for n_threads in {most, most // 2}:
@@ -312,7 +312,7 @@ class _Tuner:
     def _replace(self, functions: dict[Any, Any]) -> None:
         for module, function in functions.items():
             module.forward = function
-            self.tuning._undo.append(lambda module=module: vars(module).pop("forward"))
+            self.tuning.undo_by(functools.partial(delattr, module, "forward"))
 
     def _pays(self, ours: Function, own: Function, x: torch.Tensor) -> bool:
         ratio = self._ratio(ours, own, x)
