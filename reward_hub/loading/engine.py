@@ -63,8 +63,8 @@ def load_here(arguments: Arguments) -> BaseRM:
     if method != "auto":
         # Before anything is fetched.
         engine = registry.backend_class(method)
-        arguments.check_engine_options(engine.known_options(), method)
         _check_tune(arguments, method, engine)
+        arguments.check_engine_options(engine.known_options(), method)
     arguments.check_values()
     checkpoint = resolve(
         arguments["model"],

@@ -99,7 +99,7 @@ def _prepacked_class(cls: type) -> Any:
 def let_go(module: Any, ordered: torch.Tensor) -> None:
     """Keep the ordered weight in the place of the module's own."""
     del module._parameters["weight"]
-    module.__class__ = _prepacked_class(type(module))
+    module.__class__ = _prepacked_class(module.__class__)
     module._ordered = ordered
 
 

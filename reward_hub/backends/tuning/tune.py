@@ -10,6 +10,7 @@ import contextlib
 import copy
 import functools
 import logging
+import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
@@ -87,36 +88,35 @@ class Tuning:
         self._undo, self.done, self.threads = [], [f"nothing, as {why}"], None
 
 
-def tune(model: Any, forward: Callable[[torch.Tensor], torch.Tensor]) -> Tuning:
+def tune(model: Any, states: Callable[[list[int]], torch.Tensor]) -> Tuning:
     """Make a model faster where it stands.
 
     Args:
         model: all of whose modules may be replaced.
-        forward: from token ids [rows, tokens] to hidden vectors (or logits) [rows, tokens, size].
+        states: runs it: from the token ids of one row to hidden vectors (or logits) [1, tokens, size].
     """
     if any(weight.device.type != "cpu" for weight in model.parameters()):
         return Tuning(done=["nothing, as it is tuned on CPUs alone"])
     started = time.monotonic()
-    token_ids = _some_ids(model)
+    tuner = _Tuner(model, started)
     try:
         with torch.no_grad():
-            tuner = _Tuner(model, started)
-            before = tuner.record(lambda: forward(token_ids))
+            token_ids = _some_ids(model)
+            before = tuner.record(lambda: states(token_ids))
             tuner.tune()
-            after = forward(token_ids)
-            if not _same(after, before):
+            if not _same(states(token_ids), before):
                 tuner.tuning.undo("its hidden vectors were others then")
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:  # of foreign code
+    except Exception as error:  # foreign code may raise anything; what it means is that the model stays as it was
         logger.warning("tune: the model stays as it is: %s: %s", type(error).__name__, error)
         tuner.tuning.undo(f"trying it failed ({type(error).__name__}: {error})")
     logger.debug("tune: took %.1f s.", time.monotonic() - started)
     return tuner.tuning
 
 
-def _some_ids(model: Any) -> torch.Tensor:
+def _some_ids(model: Any) -> list[int]:
     n_tokens = model.get_input_embeddings().weight.shape[0]
-    numbers = torch.Generator().manual_seed(0)
-    return torch.randint(min(3, n_tokens - 1), min(n_tokens, 50_000), (1, TOKENS), generator=numbers)
+    numbers = random.Random(0)
+    return [numbers.randrange(min(3, n_tokens - 1), min(n_tokens, 50_000)) for _ in range(TOKENS)]
 
 
 def _same(after: torch.Tensor, before: torch.Tensor) -> bool:
