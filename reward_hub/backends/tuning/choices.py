@@ -40,7 +40,7 @@ class Choices:
 
     Attributes:
         linears: "n_out x n_in" -> how.
-        norms, gated, rotary: whether the kernel is used.
+        norms, gated: whether the kernel is used.
         rows: rows of a block of a gated module.
         threads: of torch; None: as many as it has.
     """
@@ -48,7 +48,6 @@ class Choices:
     linears: dict[str, LinearChoice] = field(default_factory=dict)
     norms: bool = False
     gated: bool = False
-    rotary: bool = False
     rows: int = 1024
     threads: int | None = None
 
@@ -98,7 +97,7 @@ def _choices(stored: dict[str, Any]) -> Choices:
     """
     linears = {size: LinearChoice(**choice) for size, choice in stored["linears"].items()}
     choices = Choices(**{**stored, "linears": linears})
-    switches = (choices.norms, choices.gated, choices.rotary)
+    switches = (choices.norms, choices.gated)
     numbers = [choices.rows, choices.threads or 1, *(1 + choice.least_rows for choice in linears.values())]
     ways = {choice.way for choice in linears.values()}
     if not ways <= {None, *get_args(Way)} or not all(isinstance(switch, bool) for switch in switches):

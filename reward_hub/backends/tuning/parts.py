@@ -89,11 +89,15 @@ class Gated:
         between = self._kernels.gated(self._gate(x), self._up(x), self._activation)
         return cast(torch.Tensor, self._last(between))
 
-    def between(self, x: torch.Tensor) -> tuple[Function, Function]:
-        """What is computed between the layers, of the rows x: by the kernel, and by torch."""
-        gate, up = self._gate(x), self._up(x)
+    def between(self, x: torch.Tensor) -> tuple[Function, Function, torch.Tensor]:
+        """What is computed between the layers, by the kernel and by torch, and what it is computed of."""
         activation = ACTIVATIONS[self._activation]
-        return (lambda _: self._kernels.gated(gate, up, self._activation)), (lambda _: activation(gate) * up)
+        # The kernel writes into what it is given; a copy each time costs it more than it will.
+        return (
+            lambda gate: self._kernels.gated(gate.clone(), gate, self._activation),
+            lambda gate: activation(gate) * gate,
+            self._gate(x),
+        )
 
 
 def gated(kernels: Kernels, module: torch.nn.Module, x: torch.Tensor, likely: Form | None = None) -> Gated | None:

@@ -23,7 +23,6 @@ from reward_hub.backends.tuning import choices as choosing
 from reward_hub.backends.tuning import linears, parts
 from reward_hub.backends.tuning.choices import Choices, LinearChoice
 from reward_hub.backends.tuning.kernels import Kernels, kernels
-from reward_hub.backends.tuning.linears import Way
 from reward_hub.backends.tuning.parts import Gated
 
 logger = logging.getLogger(__name__)
@@ -34,7 +33,7 @@ Function = Callable[[torch.Tensor], torch.Tensor]
 TOKENS = 8
 # Rows that are measured, as far as one product of them is no more than so many floating-point operations.
 SOME_ROWS = (8, 64, 512)
-FLOP_OF_A_TRIAL = 5e9
+FLOP_OF_A_TRIAL = 2e9
 BLOCKS = (256, 512, 1024, 2048)
 # Measuring ends here; what is left stays as torch does it.
 MEASURED_S = 45.0
@@ -132,6 +131,7 @@ class _Tuner:
         self._deadline = started + MEASURED_S
         self._inputs: dict[Any, torch.Tensor] = {}
         self._kernels: Kernels | None = None
+        self._cut_short = False
 
     def record(self, forward: Callable[[], torch.Tensor]) -> torch.Tensor:
         """Run the model, keeping what modules are given that are given one tensor and nothing else."""
@@ -160,18 +160,23 @@ class _Tuner:
         norms, gated, turned = self._found()
         key = choosing.key_of(self._shape(layers))
         choices = choosing.remembered(key)
-        known = choices is not None
-        choices = choices or Choices(linears=self._measured_linears(layers))
-        ways = self._ways(layers, choices)
-        self._replace_linears(ways, choices)
-        if not known:
-            self._measure_kernels(choices, norms, gated, turned)
+        if choices is None:
+            choices = Choices(linears=self._measured_linears(layers))
+            self._measure_kernels(choices, norms, gated)
+            self._replace_linears(layers, choices)
+            self._measure_blocks(choices, gated)
             self._measure_threads(choices, layers)
-            choosing.remember(key, choices)
+            if self._cut_short:
+                logger.info("tune: not all was measured in %g s; the next load measures again.", MEASURED_S)
+            else:
+                choosing.remember(key, choices)
+        else:
+            self._replace_linears(layers, choices)
         for name, wanted, functions in (
             ("norms", choices.norms, norms),
             ("gated modules", choices.gated, gated),
-            ("rotary functions", choices.rotary, turned),
+            # Not measured: one pass instead of the several of any function that was found equal to it.
+            ("rotary functions", True, turned),
         ):
             if wanted and functions:
                 self._replace(functions)
@@ -240,29 +245,20 @@ class _Tuner:
         weights = [weight for module in self._model.modules() for weight in module._parameters.values()]
         return sum(weight is layer.weight for weight in weights) > 1
 
-    def _ways(
-        self, layers: dict[Any, torch.Tensor], choices: Choices
-    ) -> list[tuple[Any, Way, Function, torch.Tensor | None]]:
-        """The layers that are computed in another way: each held to its own forward first."""
-        ways: list[tuple[Any, Way, Function, torch.Tensor | None]] = []
+    def _replace_linears(self, layers: dict[Any, torch.Tensor], choices: Choices) -> None:
+        """One after the other, so that no more than one weight is held in two orders; each checked first."""
+        counts: dict[str, int] = defaultdict(int)
         for layer, x in layers.items():
             choice = choices.linears.get(_size(layer), LinearChoice())
-            if choice.way is None or (choice.way == "prepacked" and self._is_shared(layer)):
+            ordered = None
+            if choice.way == "prepacked":
+                ordered = None if self._is_shared(layer) else linears.packed(layer.weight, SOME_ROWS[-1])
+            if choice.way is None or (choice.way == "prepacked" and ordered is None):
                 continue
-            ordered = linears.packed(layer.weight, SOME_ROWS[-1]) if choice.way == "prepacked" else None
-            if choice.way == "prepacked" and ordered is None:
+            if not _as_good(layer, linears.in_other_way(layer, choice.way, 0, ordered), x):
                 continue
-            if _as_good(layer, linears.in_other_way(layer, choice.way, 0, ordered), x):
-                function = linears.in_other_way(layer, choice.way, choice.least_rows, ordered)
-                ways.append((layer, choice.way, function, ordered))
-        return ways
-
-    def _replace_linears(self, ways: list[tuple[Any, Way, Function, torch.Tensor | None]], choices: Choices) -> None:
-        counts: dict[str, int] = defaultdict(int)
-        for layer, way, function, ordered in ways:
-            choice = choices.linears[_size(layer)]
-            counts[way + (f" from {choice.least_rows} rows on" if choice.least_rows else "")] += 1
-            self._replace({layer: function})
+            counts[choice.way + (f" from {choice.least_rows} rows on" if choice.least_rows else "")] += 1
+            self._replace({layer: linears.in_other_way(layer, choice.way, choice.least_rows, ordered)})
             if ordered is not None:
                 linears.let_go(layer, ordered)
                 self.tuning.undo_by(functools.partial(linears.take_back, layer))
@@ -270,27 +266,21 @@ class _Tuner:
 
     # Kernels and threads ---------------------------------------------------------------------------------------
 
-    def _measure_kernels(
-        self,
-        choices: Choices,
-        norms: dict[Any, Function],
-        gated: dict[Any, Gated],
-        turned: dict[Any, Callable[..., Any]],
-    ) -> None:
+    def _measure_kernels(self, choices: Choices, norms: dict[Any, Function], gated: dict[Any, Gated]) -> None:
         for module, function in list(norms.items())[:1]:
             choices.norms = self._pays(function, module, _rows(self._inputs[module], SOME_ROWS[-1]))
         for module, function in list(gated.items())[:1]:
-            flop = 2 * sum(weight.numel() for weight in module.parameters())
-            x = _rows(self._inputs[module], max(1, min(max(BLOCKS), int(4 * FLOP_OF_A_TRIAL // flop))))
-            blocks = [rows for rows in BLOCKS if rows <= len(x)]
-            times = {rows: self._time(_in_blocks(function, rows), x) for rows in blocks}
+            # What is between the layers alone: beside them it would drown in noise.
+            ours, own, between = function.between(self._inputs[module])
+            choices.gated = self._pays(ours, own, _rows(between, SOME_ROWS[-1]))
+
+    def _measure_blocks(self, choices: Choices, gated: dict[Any, Gated]) -> None:
+        for module, function in list(gated.items())[:1]:
+            flop = 2 * sum(layer.numel() for layer in module.parameters())
+            x = _rows(self._inputs[module], max(1, min(max(BLOCKS), int(8 * FLOP_OF_A_TRIAL // max(1, flop)))))
+            times = {rows: self._time(_in_blocks(function, rows), x) for rows in BLOCKS if rows <= len(x)}
             measured = {rows: seconds for rows, seconds in times.items() if seconds is not None}
             choices.rows = min(measured, key=lambda rows: measured[rows], default=choices.rows)
-            # What is between the layers alone: beside them it would drown in noise.
-            ours, own = function.between(x[: SOME_ROWS[-1]])
-            choices.gated = self._pays(ours, own, x)
-        # Not measured by itself, as its cost is that of a few operations: those that it takes the place of.
-        choices.rotary = bool(turned)
 
     def _measure_threads(self, choices: Choices, layers: dict[Any, torch.Tensor]) -> None:
         """Fewer threads than torch has, where that is faster: never more, as somebody may have said how many."""
@@ -314,13 +304,18 @@ class _Tuner:
             module.forward = function
             self.tuning.undo_by(functools.partial(delattr, module, "forward"))
 
+    def _is_late(self) -> bool:
+        late = time.monotonic() > self._deadline
+        self._cut_short = self._cut_short or late
+        return late
+
     def _pays(self, ours: Function, own: Function, x: torch.Tensor) -> bool:
         ratio = self._ratio(ours, own, x)
         return ratio is not None and ratio < PAYS
 
     def _ratio(self, ours: Function, own: Function, x: torch.Tensor) -> float | None:
         """How long ours takes, as a part of what the other one takes; None where there is no time to find out."""
-        if time.monotonic() > self._deadline:
+        if self._is_late():
             return None
         times: dict[Function, list[float]] = {ours: [], own: []}
         for function in times:
@@ -334,7 +329,7 @@ class _Tuner:
         return min(times[ours]) / min(times[own])
 
     def _time(self, function: Function, x: torch.Tensor) -> float | None:
-        if time.monotonic() > self._deadline:
+        if self._is_late():
             return None
         return min(_seconds(function, x) for _ in range(3))
 
