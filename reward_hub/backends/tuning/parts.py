@@ -27,8 +27,8 @@ LARGEST_EPS = 1e-2
 
 def norm(kernels: Kernels, module: torch.nn.Module, x: torch.Tensor) -> Function | None:
     """The forward of a module that divides rows by their root mean square; None: it does something else."""
-    weights = list(module._parameters.values())
-    if len(weights) != 1 or weights[0] is None or weights[0].shape != x.shape[-1:] or list(module.children()):
+    weights = list(module.parameters())
+    if len(weights) != 1 or weights[0].shape != x.shape[-1:] or list(module.children()):
         return None
     own, weight = type(module).forward, weights[0].detach().float()
     given = [factor * x for factor in FACTORS]
@@ -89,15 +89,13 @@ class Gated:
         between = self._kernels.gated(self._gate(x), self._up(x), self._activation)
         return cast(torch.Tensor, self._last(between))
 
-    def between(self, x: torch.Tensor) -> tuple[Function, Function, torch.Tensor]:
-        """What is computed between the layers, by the kernel and by torch, and what it is computed of."""
-        activation = ACTIVATIONS[self._activation]
-        # The kernel writes into what it is given; a copy each time costs it more than it will.
-        return (
-            lambda gate: self._kernels.gated(gate.clone(), gate, self._activation),
-            lambda gate: activation(gate) * gate,
-            self._gate(x),
-        )
+    def between(self, x: torch.Tensor, n_rows: int) -> tuple[Function, Function, torch.Tensor]:
+        """What is computed between the layers, by the kernel and by torch, and rows that it is computed of."""
+        gate = self._gate(x).flatten(0, -2)
+        gate = gate.repeat(-(-n_rows // len(gate)), 1)[:n_rows].contiguous()
+        # Of ones, as the kernel writes into what it is given: that comes to nothing slowly.
+        up, activation = torch.ones_like(gate), ACTIVATIONS[self._activation]
+        return (lambda x: self._kernels.gated(x, up, self._activation)), (lambda x: activation(x) * up), gate
 
 
 def gated(kernels: Kernels, module: torch.nn.Module, x: torch.Tensor, likely: Form | None = None) -> Gated | None:
@@ -107,7 +105,7 @@ def gated(kernels: Kernels, module: torch.nn.Module, x: torch.Tensor, likely: Fo
         likely: the form that is tried first.
     """
     layers = [child for child in module.children() if next(child.parameters(), None) is not None]
-    if len(layers) != 3 or any(weight is not None for weight in module._parameters.values()):
+    if len(layers) != 3 or next(module.parameters(recurse=False), None) is not None:
         return None
     own = type(module).forward
     given = [factor * x for factor in FACTORS]

@@ -242,8 +242,13 @@ class _Tuner:
 
     def _is_shared(self, layer: Any) -> bool:
         """Whether the layer's weight is another module's too, which would hold it still."""
-        weights = [weight for module in self._model.modules() for weight in module._parameters.values()]
-        return sum(weight is layer.weight for weight in weights) > 1
+        owners = [
+            module
+            for module in self._model.modules()
+            for own in module.parameters(recurse=False)
+            if own is layer.weight
+        ]
+        return len(owners) > 1
 
     def _replace_linears(self, layers: dict[Any, torch.Tensor], choices: Choices) -> None:
         """One after the other, so that no more than one weight is held in two orders; each checked first."""
@@ -271,8 +276,8 @@ class _Tuner:
             choices.norms = self._pays(function, module, _rows(self._inputs[module], SOME_ROWS[-1]))
         for module, function in list(gated.items())[:1]:
             # What is between the layers alone: beside them it would drown in noise.
-            ours, own, between = function.between(self._inputs[module])
-            choices.gated = self._pays(ours, own, _rows(between, SOME_ROWS[-1]))
+            ours, own, gate = function.between(self._inputs[module], SOME_ROWS[-1])
+            choices.gated = self._pays(ours, own, gate)
 
     def _measure_blocks(self, choices: Choices, gated: dict[Any, Gated]) -> None:
         for module, function in list(gated.items())[:1]:
