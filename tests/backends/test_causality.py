@@ -140,7 +140,7 @@ def _conversation(messages: list[dict[str, str]]) -> Any:
 
 def test_the_log_says_what_was_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = GoldenSet("seqcls-qwen2", "own").make(tmp_path / "m")
-    with caplog.at_level("INFO", logger="reward_hub"):
+    with caplog.at_level("DEBUG", logger="reward_hub"):
         rm: Any = AutoRM.load(folder)
     assert "causal: shown at load" in caplog.text
     assert rm.load_report["padding"] == "causal: shown at load"
