@@ -85,6 +85,15 @@ class _TextCache(diskcache.Cache):  # type: ignore[misc]
         connection.text_factory = _text
         return connection
 
+    def rows(self, keys: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Key, checksum, mode, file name and value of those keys that are there: what `get` reads of a single one."""
+        query = (
+            "SELECT key, tag, mode, filename, value FROM Cache WHERE raw = 1 AND (expire_time IS NULL OR "
+            f"expire_time > ?) AND key IN ({', '.join('?' * len(keys))})"
+        )
+        found: list[tuple[Any, ...]] = self._sql(query, (time.time(), *keys)).fetchall()
+        return found
+
 
 def _text(raw: bytes) -> str | bytes:
     try:
@@ -165,7 +174,7 @@ class ScoreStore:
                 found |= {key: value for key in part if (value := self.get(key, read)) is not None}
                 continue
             try:
-                rows = _rows(cache, part)
+                rows = cache.rows(part)
             except _FAILURES as error:
                 self._failed("read", error)
                 continue
@@ -349,16 +358,6 @@ def checksum(key: str, text: str) -> str:
 def _read(cache: Any, key: str, read: Callable[[str], T]) -> T | None:
     text, stored_sum = cache.get(key, tag=True)
     return None if text is None else read(_checked_text(key, text, stored_sum))
-
-
-def _rows(cache: Any, keys: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Key, checksum, mode, file name and value of those keys that are there: what diskcache reads of a single one."""
-    query = (
-        "SELECT key, tag, mode, filename, value FROM Cache WHERE raw = 1 AND (expire_time IS NULL OR expire_time > ?) "
-        f"AND key IN ({', '.join('?' * len(keys))})"
-    )
-    rows: list[tuple[Any, ...]] = cache._sql(query, (time.time(), *keys)).fetchall()
-    return rows
 
 
 def _checked_text(key: str, text: str, stored_sum: object) -> str:
