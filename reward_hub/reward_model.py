@@ -174,6 +174,14 @@ class RewardModel:
         return {}
 
     @property
+    def shared_share(self) -> float | None:
+        """What part of the tokens of all inputs so far was not computed again, as conversations share it.
+
+        None where that is not known.
+        """
+        return None
+
+    @property
     def load_report(self) -> Mapping[str, Any]:
         """What is known of how it was loaded and runs, in plain words: for whoever looks at a score from outside."""
         return self.runs_on

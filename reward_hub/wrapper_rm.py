@@ -67,6 +67,10 @@ class WrapperRM(BaseRM):
     def load_report(self) -> Mapping[str, Any]:
         return self.rm.load_report
 
+    @property
+    def shared_share(self) -> float | None:
+        return self.rm.shared_share
+
     def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
         return self.rm.inputs_of(value)
 

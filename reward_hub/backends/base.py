@@ -35,6 +35,27 @@ class EngineInfo:
 
 
 @dataclass(frozen=True)
+class ReadPlan:
+    """What reading some inputs takes, found without reading them.
+
+    Attributes:
+        n_tokens: of all inputs.
+        n_unique: without those that several inputs share and that are computed once.
+        forwards: tokens of each forward, padding included.
+        memory_bytes: of the weights and of the largest forward, estimated.
+    """
+
+    n_tokens: int
+    n_unique: int
+    forwards: list[int]
+    memory_bytes: int
+
+    @property
+    def n_padding(self) -> int:
+        return sum(self.forwards) - self.n_unique
+
+
+@dataclass(frozen=True)
 class EngineOptions:
     """What `AutoRM.load` says about how to run a model; None: the engine's own choice."""
 
@@ -170,6 +191,19 @@ class Backend(Engine):
     ) -> list[Array]:
         """`read` in a thread of its own; engines that are asynchronous by nature override this."""
         return await asyncio.to_thread(self.read, inputs, batch_size=batch_size, progress=progress)
+
+    def planned(self, inputs: Sequence[TokenInput], *, batch_size: int | None = None) -> ReadPlan:
+        """What `read` would do with these inputs.
+
+        Raises:
+            UnsupportedError: the engine makes its batches itself.
+        """
+        raise UnsupportedError(f"What the backend {self.info.name} would do is not known beforehand.")
+
+    @property
+    def shared_share(self) -> float | None:
+        """What part of the tokens of all inputs so far was not computed again, as others share it; None: not known."""
+        return None
 
     def check_media(self, inputs: Iterable[TokenInput]) -> None:
         """Refuse what the engine would not look at.

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress
+from reward_hub.backends.base import Backend, EngineInfo, EngineOptions, Progress, ReadPlan
 from reward_hub.backends.causality import Padding, is_foreign, padding_of
 from reward_hub.backends.class_logits import ClassLogits, class_logits, decoder_of
 from reward_hub.backends.packing.check import Packing, packing_of
-from reward_hub.backends.packing.model import PackedModel, tokens_of_a_forward
+from reward_hub.backends.packing.model import PackedModel, bytes_of_a_token, tokens_of_a_forward
 from reward_hub.backends.rope_tables import RopeTables
 from reward_hub.backends.transformers_loading import OPTIONS, adapter_place, input_device, load_model
 from reward_hub.backends.tuning.tune import Tuning, tune
@@ -79,6 +79,7 @@ class TransformersBackend(Backend):
         self._device = input_device(model)
         self._max_batch_tokens = max_batch_tokens or tokens_of_a_forward(model, self._device)
         self._tuning: Tuning | None = None
+        self._n_padded = 0
         self.packing = packing
         self._packed = PackedModel(_hidden_model(model, read, logits), self._device) if packing.reason is None else None
         self.info = EngineInfo(
@@ -182,6 +183,30 @@ class TransformersBackend(Backend):
                     progress(len(done))
         return [output for output in outputs if output is not None]
 
+    def planned(self, inputs: Sequence[TokenInput], *, batch_size: int | None = None) -> ReadPlan:
+        self.check_media(inputs)
+        rows = batch_size or self._batch_size
+        packed = [item for item in inputs if self._is_packed(item)]
+        padded = [item for item in inputs if not self._is_packed(item)]
+        forwards: list[int] = []
+        n_unique = sum(len(item.token_ids) for item in padded)
+        if self._packed is not None:
+            token_ids, positions = [item.token_ids for item in packed], [self._places(item) for item in packed]
+            for plan in self._packed.planned(token_ids, positions, self._max_batch_tokens, rows):
+                n_unique += plan.n_unique
+                forwards += [len(forward.token_ids) for forward in plan.forwards]
+        for batch in self._padded_batches(padded, rows):
+            forwards.append(len(batch) * len(padded[batch[0]].token_ids))
+        memory = int(self._model.get_memory_footprint()) + max(forwards, default=0) * bytes_of_a_token(self._model)
+        return ReadPlan(sum(len(item.token_ids) for item in inputs), n_unique, forwards, memory)
+
+    @property
+    def shared_share(self) -> float | None:
+        packed = self._packed
+        n_tokens = self._n_padded + (packed.n_tokens if packed is not None else 0)
+        n_shared = packed.n_tokens - packed.n_unique if packed is not None else 0
+        return n_shared / n_tokens if n_tokens else None
+
     def pads(self) -> bool:
         """Whether a batch may hold conversations of different lengths.
 
@@ -249,7 +274,8 @@ class TransformersBackend(Backend):
     ) -> Iterator[dict[int, Array]]:
         """The answers of those inputs, a batch at a time."""
         some = [inputs[i] for i in indices]
-        plan = list(_batches(some, self._max_batch_tokens, rows, key=self._tables.key if self.pads() else _itself))
+        plan = self._padded_batches(some, rows)
+        self._n_padded += sum(len(item.token_ids) for item in some)
         if plan and logger.isEnabledFor(logging.DEBUG):
             logger.debug("%d inputs in %d batches: %s", len(some), len(plan), _shapes(plan, some))
         for batch in plan:
@@ -259,6 +285,10 @@ class TransformersBackend(Backend):
                 longest, seconds = len(some[batch[0]].token_ids), time.perf_counter() - started
                 logger.debug("A batch of %d inputs x %d tokens took %.3f s.", len(batch), longest, seconds)
             yield {indices[i]: answer for i, answer in zip(batch, answers, strict=True)}
+
+    def _padded_batches(self, inputs: Sequence[TokenInput], rows: int | None) -> list[list[int]]:
+        key = self._tables.key if self.pads() else _itself
+        return list(_batches(inputs, self._max_batch_tokens, rows, key=key))
 
     def _is_packed(self, item: TokenInput) -> bool:
         """Whether an input is packed: those with the rotary tables of short inputs are."""

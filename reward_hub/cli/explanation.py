@@ -102,17 +102,20 @@ def explain(
 def _of_response(
     rm: BaseRM, item: Mapping[str, Any], step_delimiter: str | None, template: Mapping[str, Any]
 ) -> Explained:
-    call: Call
-    if item.get("steps") is not None:
-        call = steps_call(rm, [item], single=True, **template)
-    else:
-        call = score_call(rm, item["messages"], step_delimiter=step_delimiter, **template)
+    call = call_of(rm, item, step_delimiter, template)
     (conversation,) = call.conversations
     (result,) = rm.score_conversations([conversation], call.options)
     details = required(result)
     with _said_before():
         inputs = rm.inputs_of(conversation)
     return Explained("score", details, inputs, conversation.steps or () if details.step_scores else ())
+
+
+def call_of(rm: BaseRM, item: Mapping[str, Any], step_delimiter: str | None, template: Mapping[str, Any]) -> Call:
+    """The call that scores one item."""
+    if item.get("steps") is not None:
+        return steps_call(rm, [item], single=True, **template)
+    return score_call(rm, item["messages"], step_delimiter=step_delimiter, **template)
 
 
 def _of_pair(rm: BaseRM, items: Sequence[Mapping[str, Any]], template: Mapping[str, Any]) -> Explained:
@@ -175,11 +178,20 @@ def row_items(place: str) -> list[dict[str, Any]]:
     if row is None or row.record is None:
         what = "standard input" if path == STDIN else path
         raise UsageError(f"--explain-row {place}: {what} has no row {number}{_why(row)}.")
-    if any(all(row.record.get(name) is not None for name in pair) for pair in _PAIRS):
-        return [{"messages": conversation.to_dicts()} for conversation in pair_of(row.record).values()]
-    if row.record.get("steps") is not None:
-        return [stepwise_of(row.record)]
-    return [{"messages": conversation_of(row.record).to_dicts()}]
+    return items_of(row.record)
+
+
+def items_of(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The items of a row: one response, or the two of a pair.
+
+    Raises:
+        InvalidConversationError: the row holds no conversation.
+    """
+    if any(all(record.get(name) is not None for name in pair) for pair in _PAIRS):
+        return [{"messages": conversation.to_dicts()} for conversation in pair_of(record).values()]
+    if record.get("steps") is not None:
+        return [stepwise_of(record)]
+    return [{"messages": conversation_of(record).to_dicts()}]
 
 
 def _why(row: Row | None) -> str:

@@ -17,6 +17,7 @@ from reward_hub.cli.option_groups import (
     StepDelimiter,
     load_model,
 )
+from reward_hub.cli.plan import planned
 from reward_hub.cli.tables import listed, print_pairs
 from reward_hub.cli.template_options import TemplateOptions
 from reward_hub.cli.usage import UsageError
@@ -24,6 +25,7 @@ from reward_hub.cli.usage import UsageError
 PLACE_IN_HELP = 80
 
 _TEMPLATE_LINES = 8  # of a chat template, which may have hundreds; --json has them all
+_PLAN = "Plan a run (loads the model, and reads some short inputs)"
 _EXPLAIN = "Explain a score (loads the model)"
 
 
@@ -54,6 +56,14 @@ def run(
             rich_help_panel=_EXPLAIN,
         ),
     ] = None,
+    plan: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Tell what scoring the rows of a file would take: tokens, forwards, estimated time and memory.",
+            rich_help_panel=_PLAN,
+        ),
+    ] = None,
     as_json: Json = False,
     step_delimiter: StepDelimiter = None,
     template: TemplateOptions,
@@ -64,11 +74,22 @@ def run(
 
     With `--explain` the model is loaded: the tokens of the conversation with those that are read in marks, the score,
     of process models each step's, what the chat template dropped, and what was cut.
+    With `--plan` the rows of a file are made into tokens, and what scoring them would take is told.
     """
     if explained is not None and explain_row is not None:
         raise UsageError("Give --explain or --explain-row, not both.")
     if explain_row is not None and against is not None:
         raise UsageError("--against goes with --explain; a row has both responses of a pair.")
+    if plan is not None:
+        if explained is not None or explain_row is not None or against is not None:
+            raise UsageError("Give --plan or --explain, not both.")
+        with load_model(model, load) as rm:
+            figures = planned(rm, plan, step_delimiter=step_delimiter, template=template.template_arguments())
+        if as_json:
+            print(json.dumps(figures.to_dict(), indent=2))
+        else:
+            print_pairs(figures.shown())
+        return
     if explained is not None:
         items = typed_items(*explained, against)
     elif explain_row is not None:
@@ -91,7 +112,8 @@ def run(
 
 def _refuse(names: list[str]) -> None:
     if names:
-        raise UsageError(f"{', '.join(names)}: without --explain nothing is loaded or scored; leave it out.")
+        given = ", ".join(names)
+        raise UsageError(f"{given}: without --explain nothing is loaded or scored, nor without --plan; leave it out.")
 
 
 def _inspect(model: str, checkpoint: CheckpointOptions, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -16,7 +17,7 @@ from reward_hub.cli.tables import print_pairs
 from reward_hub.cli.usage import UsageError
 from reward_hub.data import row_run
 from reward_hub.data.out_file import RunError
-from reward_hub.data.row_run import RowCommand, RowRun, Summary
+from reward_hub.data.row_run import Advance, RowCommand, RowRun, Summary
 from reward_hub.data.rows import STDIN, Row
 
 if TYPE_CHECKING:
@@ -136,10 +137,10 @@ def run_rows(
 
 
 @contextlib.contextmanager
-def _progress_bar(source: str, wanted: bool | None) -> Iterator[Callable[[int], None]]:
-    """A bar that appears when the first rows are done."""
+def _progress_bar(source: str, wanted: bool | None) -> Iterator[Callable[[Advance], None]]:
+    """A bar that appears when the first rows are done; it says how fast, and how much conversations share."""
     if not (sys.stderr.isatty() if wanted is None else wanted):
-        yield lambda n: None
+        yield lambda step: None
         return
     from rich.console import Console
     from rich.progress import (
@@ -152,20 +153,51 @@ def _progress_bar(source: str, wanted: bool | None) -> Iterator[Callable[[int], 
     )
 
     columns = [TextColumn("rows"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()]
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = Progress(*columns, TextColumn("{task.fields[speed]}"), console=Console(stderr=True))
     task = None
+    speed = Speed()
 
-    def advance(n_rows: int) -> None:
+    def advance(step: Advance) -> None:
         nonlocal task
         if task is None:
-            task = bar.add_task("rows", total=_n_lines(source))
+            task = bar.add_task("rows", total=_n_lines(source), speed="")
             bar.start()
-        bar.advance(task, n_rows)
+        speed.add(step)
+        bar.update(task, advance=step.n_rows, speed=str(speed))
 
     try:
         yield advance
     finally:
         bar.stop()
+
+
+class Speed:
+    """Rows and tokens a second of this run, and what share of the tokens was not computed again."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._started = clock()
+        self._n_rows = self._n_tokens = 0
+        self._shared: float | None = None
+
+    def add(self, step: Advance) -> None:
+        if not step.scored:  # now the model is loaded, and the first rows come
+            self._started = self._clock()
+            return
+        self._n_rows += step.n_rows
+        self._n_tokens += step.n_tokens
+        self._shared = step.shared
+
+    def __str__(self) -> str:
+        seconds = self._clock() - self._started
+        if not self._n_rows or seconds <= 0:
+            return ""
+        parts = [f"{self._n_rows / seconds:,.1f} rows/s"]
+        if self._n_tokens:
+            parts.append(f"{self._n_tokens / seconds:,.0f} tokens/s")
+        if self._shared is not None:
+            parts.append(f"{self._shared:.0%} shared")
+        return ", ".join(parts)
 
 
 def _n_lines(source: str) -> int | None:

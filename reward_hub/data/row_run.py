@@ -158,7 +158,24 @@ def error_result(error: RewardHubError) -> dict[str, Any]:
 def _say_nothing(row: Row, error: Mapping[str, Any]) -> None: ...
 
 
-def _count_nothing(n_rows: int) -> None: ...
+@dataclass(frozen=True)
+class Advance:
+    """How far a run has come since it was last said.
+
+    Attributes:
+        scored: whether the rows were scored now, and not by an earlier run.
+        n_tokens: of those that were scored.
+        shared: what part of the tokens so far the model did not compute again, as conversations share it; None: not
+            known.
+    """
+
+    n_rows: int
+    scored: bool = True
+    n_tokens: int = 0
+    shared: float | None = None
+
+
+def _count_nothing(step: Advance) -> None: ...
 
 
 def run_rows(
@@ -167,7 +184,7 @@ def run_rows(
     load: Callable[[], BaseRM],
     *,
     report: Callable[[Row, Mapping[str, Any]], None] = _say_nothing,
-    advance: Callable[[int], None] = _count_nothing,
+    advance: Callable[[Advance], None] = _count_nothing,
 ) -> Summary:
     """Score every row that is not done yet.
 
@@ -176,7 +193,7 @@ def run_rows(
         run: from where to where.
         load: gives the model; called only if a row is left to score.
         report: told of each row that failed, with its error.
-        advance: told how many rows are done, first of those of earlier runs; not called where no row is left.
+        advance: told of the rows that are done, first of those of earlier runs; not called where no row is left.
 
     Raises:
         RunError: the input cannot be read, or is of another command, or the out file was made by another run.
@@ -219,7 +236,7 @@ def _score_into(
     run: RowRun,
     load: Callable[[], BaseRM],
     report: Callable[[Row, Mapping[str, Any]], None],
-    advance: Callable[[int], None],
+    advance: Callable[[Advance], None],
 ) -> Summary:
     summary = Summary()
     rows = read_rows(run.source, run.columns)
@@ -236,16 +253,17 @@ def _score_into(
     if first is not None:
         _refuse_rows_of_another_command(first, command, run)
         with load() as rm:
-            advance(summary.rows)
+            advance(Advance(summary.rows, scored=False))
             out.begin(rm.fingerprint)
             started = time.monotonic()
             for chunk in itertools.chain([first], chunks):
+                n_tokens = summary.n_tokens
                 results = _score_chunk(chunk, earlier, command, run, rm, summary)
                 for row, result in zip(chunk, results, strict=True):
                     if "error" in result:
                         report(row, result["error"])
                 out.append(results)
-                advance(len(results))
+                advance(Advance(len(results), n_tokens=summary.n_tokens - n_tokens, shared=rm.shared_share))
             summary.seconds = time.monotonic() - started
     out.finish()
     return summary

@@ -297,6 +297,10 @@ class LoadedRM(BaseRM):
     def load_report(self) -> Mapping[str, Any]:
         return self.model.load_report
 
+    @property
+    def shared_share(self) -> float | None:
+        return self.model.backend.shared_share
+
 
 class ModelRM(LoadedRM):
     """A reward model that scores: one conversation in, one number (or one a step) out."""
@@ -317,13 +321,16 @@ class ModelRM(LoadedRM):
     def inputs_of(self, value: Conversation | Pair) -> list[ModelInput]:
         if isinstance(value, Pair):
             return super().inputs_of(value)
+        inputs = self.tokens_of(value)
+        titles = [""] if len(inputs) == 1 else [f"up to step {n}" for n in range(1, len(inputs) + 1)]
+        return [self.model.shown(tokens, title) for tokens, title in zip(inputs, titles, strict=True)]
+
+    def tokens_of(self, conversation: Conversation) -> list[TokenInput]:
+        """What the backend reads of a conversation: it, or by some families what ends at each of its steps."""
         prefixes = self.model.family.prefixes
-        if prefixes is None or len(value.steps or ()) < 2:
-            return [self.model.shown(self._fit(value).tokens)]
-        return [
-            self.model.shown(self._fit(prefix).tokens, f"up to step {n}")
-            for n, prefix in enumerate(prefixes(value), start=1)
-        ]
+        if prefixes is None or len(conversation.steps or ()) < 2:
+            return [self._fit(conversation).tokens]
+        return [self._fit(prefix).tokens for prefix in prefixes(conversation)]
 
     def _by_prefixes(self, conversations: Sequence[Conversation], options: CallOptions) -> Work[list[Result]]:
         """Step scores of a family that scores whole responses: each is a shorter response's. All are read together."""

@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reward_hub.base import BaseRM
-from reward_hub.cli.row_commands import run_rows
+from reward_hub.cli.row_commands import Speed, run_rows
 from reward_hub.cli.score import SCORE
 from reward_hub.cli.usage import UsageError
 from reward_hub.data.out_file import identity_of
-from reward_hub.data.row_run import RowRun, Summary
+from reward_hub.data.row_run import Advance, RowRun, Summary
 from reward_hub.errors import BackendError, InvalidConversationError, ServerError
 
 
@@ -408,6 +408,20 @@ def test_a_progress_bar_counts_the_rows_of_earlier_runs_too(case: Case, capsys: 
     case.write(responses("a", "bb", "ccc", "dddd"))
     case.run(progress=True)
     assert "4/4" in capsys.readouterr().err
+
+
+def test_the_bar_says_how_fast_this_run_is_and_how_much_is_shared() -> None:
+    now = [0.0]
+    speed = Speed(lambda: now[0])
+    now[0] = 100.0
+    speed.add(Advance(50, scored=False))  # an earlier run's
+    assert str(speed) == ""
+    now[0] = 102.0
+    speed.add(Advance(20, n_tokens=4000, shared=0.25))
+    assert str(speed) == "10.0 rows/s, 2,000 tokens/s, 25% shared"
+    now[0] = 110.0
+    speed.add(Advance(20))
+    assert str(speed) == "4.0 rows/s, 400 tokens/s"
 
 
 def test_the_identity_of_a_file_is_that_of_its_first_bytes(tmp_path: Path) -> None:

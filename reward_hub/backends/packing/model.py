@@ -25,6 +25,8 @@ LARGEST_TEMPORARY = 32 * 2**20
 # operations that could be done in that time.
 LINK_FLOP = 4e7
 TOKEN_FLOP = 5e5
+# Gate, up and their product, and what stands beside them.
+LIVE_AT_ONCE = 4
 # What it costs a token to look back, as a part of what it costs itself.
 LOOKING_BACK = 0.05
 
@@ -39,6 +41,12 @@ def tokens_of_a_forward(model: torch.nn.Module, device: torch.device) -> int:
     layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     widest = max((layer.out_features * layer.weight.element_size() for layer in layers), default=1)
     return max(FEWEST_CPU_TOKENS, min(CPU_TOKENS, LARGEST_TEMPORARY // widest))
+
+
+def bytes_of_a_token(model: torch.nn.Module) -> int:
+    """About what a token takes while a layer computes: outputs of the widest product, some of which live at once."""
+    layers = [layer for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    return LIVE_AT_ONCE * max((layer.out_features * layer.weight.element_size() for layer in layers), default=1)
 
 
 def costs_of(model: Any) -> Costs:
@@ -57,6 +65,17 @@ class PackedModel:
         self._device = device
         self._switch = Switch(model)
         self.costs = costs_of(model)
+        self.n_tokens = self.n_unique = 0
+
+    def planned(
+        self,
+        token_ids: Sequence[list[int]],
+        positions: Sequence[list[int]],
+        max_tokens: int,
+        conversations: int | None = None,
+    ) -> Iterator[Plan]:
+        """How these conversations are read."""
+        return plans(token_ids, positions, max_tokens=max_tokens, conversations=conversations, costs=self.costs)
 
     def read(
         self,
@@ -68,12 +87,14 @@ class PackedModel:
         conversations: int | None = None,
     ) -> Iterator[dict[int, Array]]:
         """Of each conversation the values at its positions, [n_positions, width]; some conversations at a time."""
-        for plan in plans(token_ids, positions, max_tokens=max_tokens, conversations=conversations, costs=self.costs):
+        for plan in self.planned(token_ids, positions, max_tokens, conversations):
             logger.debug(
                 "%d conversations of %d tokens are packed: %d tokens in %d forwards.",
                 *(len(plan.conversations), plan.n_tokens, plan.n_unique, len(plan.forwards)),
             )
             yield from self._run(plan, positions, values)
+            self.n_tokens += plan.n_tokens
+            self.n_unique += plan.n_unique
 
     def _run(self, plan: Plan, positions: Sequence[list[int]], values: Values) -> Iterator[dict[int, Array]]:
         nothing = np.zeros(0, np.float32)
