@@ -13,12 +13,14 @@ from model_classes import OWN_SIZES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from reward_hub.backends.causality import Padding, padding_of
+from reward_hub.backends.packing.check import Packing
 from reward_hub.backends.rope_tables import RopeTables
 from reward_hub.backends.transformers import TransformersBackend
 from reward_hub.heads import Linear
 from reward_hub.reads import HeadOutputs
 from reward_hub.types import TokenInput
 
+PADDED = Packing("padding is tried here")
 # Large enough that one token's change shows in the others, small enough that no class overflows.
 SIZES: dict[str, Any] = {
     **model_classes.SIZES,
@@ -99,8 +101,8 @@ def tiny_model(model_type: str, **values: Any) -> Any:
     return model
 
 
-def backend_of(model: Any, padding: Padding | None = None) -> TransformersBackend:
-    """A backend that reads a random linear head of a model."""
+def backend_of(model: Any, padding: Padding | None = None, packing: Packing = PADDED) -> TransformersBackend:
+    """A backend that reads a random linear head of a model, in padded batches unless told otherwise."""
     size = model.config.get_text_config().hidden_size
     weights = {"score.weight": np.random.default_rng(0).normal(size=(WIDTH, size)).astype(np.float32)}
     return TransformersBackend(
@@ -111,6 +113,7 @@ def backend_of(model: Any, padding: Padding | None = None) -> TransformersBacken
         encoder=False,
         padding=padding or padding_of(model, encoder=False),
         tables=RopeTables(model),
+        packing=packing,
         batch_size=None,
         max_batch_tokens=None,
     )

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from reward_hub import AutoRM
 from reward_hub.backends.causality import padding_of
+from reward_hub.backends.packing.check import packing_of
+from reward_hub.types import TokenInput
 
 NOT_CAUSAL = {"is_causal": False}
 BOTH_DIRECTIONS = {"use_bidirectional_attention": True}
@@ -50,6 +52,22 @@ def test_a_conversation_beside_longer_ones_is_what_it_is_alone(model_type: str, 
     for together, item in zip(backend.read(inputs), inputs, strict=True):
         # Classes compute some parts in float32 whatever their dtype.
         np.testing.assert_allclose(together, backend.read([item])[0], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", model_types())
+def test_a_packed_conversation_is_what_it_is_alone(model_type: str) -> None:
+    model = tiny_model(model_type).float()
+    packing = packing_of(model, torch.device("cpu"))
+    if packing.reason is not None or model.config.is_encoder_decoder or padding_of(model, encoder=False).masked:
+        pytest.skip(f"it is not packed: {packing.reason}")
+    alone = backend_of(model)
+    shared = inputs_of(40)[0].token_ids
+    inputs = inputs_of(5, 23, 9)
+    for n in (40, 33):
+        inputs += [TokenInput([*shared[:n], *item.token_ids], [n, n + 4]) for item in inputs_of(5, 7)]
+    for together, item in zip(backend_of(model, packing=packing).read(inputs), inputs, strict=True):
+        np.testing.assert_allclose(together, alone.read([item])[0], rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
