@@ -41,6 +41,7 @@ DECODER_SIZES: dict[str, Any] = {
     **SIZES,
     "num_hidden_layers": 4,
     "vocab_size": 128,
+    "pad_token_id": 0,
     "num_experts": 4,
     "num_local_experts": 4,
     "n_routed_experts": 4,

@@ -517,7 +517,8 @@ def test_the_debug_log_shows_texts_positions_batches_and_times(
     content = case.get("response_a") or case["messages"][-1]["content"]
     written = [line for line in log.splitlines() if ": rendered " in line or ": wrote " in line]
     assert any(content.split()[0] in line for line in written)
-    for words in (": read at ", "; ids from ", " inputs in ", " batches: ", "A batch of ", " made in ", " s."):
+    batches = (" are packed: ", " forwards.") if " are packed" in log else (" inputs in ", " batches: ", "A batch of ")
+    for words in (": read at ", "; ids from ", *batches, " made in ", " s."):
         assert words in log, words
 
 

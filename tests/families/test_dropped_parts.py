@@ -323,4 +323,4 @@ def test_the_debug_log_tells_how_a_score_came_to_be(
     log = "\n".join(record.getMessage() for record in caplog.records)
     assert "rendered '<|im_start|>user\\nHow many legs do two cats have?<|im_end|>" in log
     assert "ids from" in log
-    assert "A batch of 1 inputs x" in log
+    assert "1 conversations of " in log and "are packed: " in log

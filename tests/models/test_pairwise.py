@@ -366,6 +366,8 @@ def test_a_head_of_several_tasks_gives_their_mean(tmp_path: Path, golden_models)
     w1, b1, w4, b4 = (files.read(f"head_layer.{i}.{kind}") for i in (1, 4) for kind in ("weight", "bias"))
     tokens = rm.model.family.encode(parse_pair(prompt=PROMPT, a=A, b=B), rm.model.setup)
     with torch.inference_mode():
-        hidden = rm.model.backend._hidden([tokens])[0]
+        ids = torch.tensor([tokens.token_ids])
+        states = rm.model.backend.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        hidden = states[0, tokens.positions].numpy()
     s = [w4 @ np.tanh(w1 @ np.concatenate([hidden[0], hidden[i]]) + b1) + b4 for i in (1, 2)]
     assert details["raw_logits"][0] == pytest.approx(float((s[0] - s[1]).mean()), abs=1e-5)

@@ -63,9 +63,6 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         name: ({}, "does not ask transformers for an attention function")
         for name in ("bloom", "falcon", "mpt", "xglm", "rwkv", "mamba", "falcon_mamba", "jamba")
     },
-    **{
-        name: ({"rotary_dim": 4}, "does not ask transformers for an attention function") for name in ("gptj", "codegen")
-    },
     **{name: ({}, "layers ask transformers") for name in ("minimax", "qwen3_next", "recurrent_gemma", "nemotron_h")},
     "lfm2": ({"layer_types": ["conv", "full_attention", "conv", "full_attention"]}, "layers ask transformers"),
     "falcon_h1": (

@@ -135,8 +135,9 @@ def rotary(kernels: Kernels, module: torch.nn.Module) -> Callable[..., Any] | No
 
     The function is replaced for this module alone: its forward is made anew, with other global names.
     """
-    forward = type(module).forward
-    if not isinstance(forward, types.FunctionType) or forward.__closure__ or hasattr(forward, "__wrapped__"):
+    # transformers 5.24 wraps it to rename an old argument, which nobody gives here.
+    forward = inspect.unwrap(type(module).forward)
+    if not isinstance(forward, types.FunctionType) or forward.__closure__:
         return None
     names = [name for name in forward.__code__.co_names if _turns(forward.__globals__.get(name))]
     if not names:
