@@ -267,7 +267,13 @@ class TransformersBackend(Backend):
             conversations=rows,
         )
         for done in answers:
-            yield {indices[conversation]: self._output(found) for conversation, found in done.items()}
+            outputs = {indices[conversation]: self._output(found) for conversation, found in done.items()}
+            spoiled = [i for i, output in outputs.items() if len(indices) > 1 and not np.isfinite(output).all()]
+            for i in spoiled:
+                # What overflows behind a shared beginning spreads into it: zero times NaN is NaN. Alone, it does not.
+                for alone in self._read_packed(inputs, [i], rows):
+                    outputs |= alone
+            yield outputs
 
     def _read_padded(
         self, inputs: Sequence[TokenInput], indices: list[int], rows: int | None

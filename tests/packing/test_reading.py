@@ -7,11 +7,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from model_classes import tiny_classifier
 
 from reward_hub import AutoRM, BaseRM
 from reward_hub.backends.packing.plan import Costs
+from reward_hub.types import TokenInput
 
 PROMPT = "How many of the seventeen boxes are full? " * 8
 GROUP = [
@@ -97,3 +100,19 @@ def test_what_the_check_found_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert rm.model.backend.load_report["layout"] == "packed up to 32 tokens a conversation"
     eager = AutoRM.load(str(tmp_path), family="sequence-classifier", attn_implementation="eager")
     assert eager.model.backend.load_report["layout"] == "padded, as attn_implementation='eager' was asked for"
+
+
+@pytest.mark.parametrize("model_type", ["llama", "gemma2"])
+def test_what_overflows_behind_a_shared_beginning_does_not_reach_those_who_share_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    backend = loaded(tmp_path, monkeypatch, model_type).model.backend
+    prompt, overflowing = list(range(5, 45)), 777
+    token_ids = [[*prompt, *range(60, 60 + n)] for n in (3, 6)]
+    token_ids += [[*prompt, *range(60, 65), overflowing, *range(60, 90)], prompt]
+    inputs = [TokenInput(token_ids=ids, positions=[len(ids) - 1]) for ids in token_ids]
+    with torch.no_grad():
+        backend.model.get_input_embeddings().weight[overflowing] = torch.inf
+    alone = [backend.read([item])[0] for item in inputs]
+    assert [bool(np.isfinite(output).all()) for output in alone] == [True, True, False, True]
+    np.testing.assert_allclose(backend.read(inputs), alone, rtol=1e-5, atol=1e-5)
