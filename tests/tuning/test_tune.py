@@ -74,7 +74,7 @@ STOCK = {
     "gemma": "9 norms in C; 4 gated modules in C; 4 rotary functions in C",
     "gemma2": "17 norms in C; 4 gated modules in C; 4 rotary functions in C",
     "olmo2": "17 norms in C; 4 gated modules in C",
-    **dict.fromkeys(("gpt_neox", "opt", "gpt2", "bert", "t5", "mixtral", "cohere", "granite", "phi"), ""),
+    **dict.fromkeys(("gpt_neox", "opt", "gpt2", "bert", "t5", "cohere", "granite", "phi"), ""),
     **dict.fromkeys(("bloom", "falcon", "mamba", "deberta-v2", "roberta", "starcoder2", "stablelm", "gemma3_text"), ""),
 }
 
@@ -91,6 +91,29 @@ def test_a_tuned_model_is_no_farther_from_float32(everything_pays: None, model_t
     # The means: of some thousand numbers one is the farthest by chance.
     assert apart.mean() <= 1.5 * own.mean()
     assert apart.max() <= 3 * own.max()
+
+
+LATENT = {
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "first_k_dense_replace": 1,
+}
+
+
+@pytest.mark.parametrize(("model_type", "values"), [("mixtral", {}), ("deepseek_v3", LATENT)])
+def test_models_with_experts_are_tuned(everything_pays: None, model_type: str, values: dict[str, Any]) -> None:
+    """Their routers have the weights of linear layers, and return several things."""
+    model = tiny_decoder(model_type, dtype=torch.bfloat16, **values)
+    exact = hidden(copy.deepcopy(model).float())
+    own = (hidden(model) - exact).abs()
+    tuned = str(tune(model, states_of(model)))
+    assert "linear layers" in tuned and "nothing" not in tuned
+    assert (hidden(model) - exact).abs().mean() <= 1.5 * own.mean()
 
 
 @pytest.mark.parametrize("model_type", ["llama", "gemma2", "opt", "bert"])
@@ -274,7 +297,9 @@ def test_a_second_load_measures_nothing(everything_pays: None, cache: Path, monk
     assert len(list(cache.glob("tuning/*.json"))) == 1
 
 
-@pytest.mark.parametrize("change", [{"norms": 3}, {"rows": 0}, {"linears": {"1 x 1": {"way": "other"}}}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"norms": 3}, {"rows": 0}, {"linears": {"1 x 1": {"way": "other"}}}, {"linears": []}, {"more": 1}]
+)
 def test_what_was_remembered_and_cannot_be_is_measured_again(
     everything_pays: None, cache: Path, caplog: pytest.LogCaptureFixture, change: dict[str, Any]
 ) -> None:

@@ -72,7 +72,7 @@ def remembered(key: str) -> Choices | None:
     try:
         require_own(file.parent)
         return _choices(json.loads(file.read_text(encoding="utf-8")))
-    except (NoKernelsError, OSError, ValueError, TypeError, KeyError) as error:
+    except (NoKernelsError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         logger.warning("tune: %s cannot be used (%s); it is measured again.", file, error)
         return None
 
@@ -93,7 +93,7 @@ def remember(key: str, choices: Choices) -> None:
 def _choices(stored: dict[str, Any]) -> Choices:
     """
     Raises:
-        ValueError, TypeError, KeyError: it is not what `remember` writes.
+        ValueError, TypeError, KeyError, AttributeError: it is not what `remember` writes.
     """
     linears = {size: LinearChoice(**choice) for size, choice in stored["linears"].items()}
     choices = Choices(**{**stored, "linears": linears})
