@@ -32,6 +32,10 @@ MEANINGS: Mapping[str, frozenset[str]] = {
 _OPPOSITE = {"good": "bad", "bad": "good"}
 _NEGATIONS = frozenset({"no", "not", "non"})
 _PREFIXES = frozenset({"in", "un", "dis", "mis"})  # of "in_correct": too near to two meanings
+# Of "error-free", "without error", "isn't correct", "never right": what turns round, and how far, is not looked into.
+_OPEN = frozenset(("free", "without", "never", "cannot", "t", "aint", "lacks", "lacking", "less", "nor", "neither")) | {
+    *("fails", "unlikely", "hardly", "barely", "wrongly", "falsely")
+}
 _NUMBERED = re.compile(r"\D*(\d+)")  # LABEL_0 and the like, which say nothing
 
 
@@ -62,7 +66,9 @@ def meaning(label: str) -> str | None:
     words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", label)]
     found: set[str | None] = set()
     for before, word, after in zip(["", *words], words, [*words[1:], ""], strict=False):
-        if word in _PREFIXES or (word in _NEGATIONS and after):
+        if word in _OPEN:
+            found.add(None)
+        elif word in _PREFIXES or (word in _NEGATIONS and after):
             # It turns the word behind it round, where that has a meaning; else who knows.
             found |= {None} if word in _PREFIXES or _known(after) is None else set()
         elif _known(word) is not None:

@@ -22,14 +22,23 @@ _UNASKED = {
     "output_hidden_states": True,
     "output_attentions": True,
 }
+# (Labels, and how many there are, are looked at in the file itself, where a family depends on them.)
 _TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def without_odd_fields(config: Config) -> Config:
     """The config without such fields, nested ones included; the config itself where it has none."""
-    asked = {name: value for name, value in config.items() if name not in _UNASKED or value != _UNASKED[name]}
+    asked = {name: value for name, value in config.items() if not _is_odd(name, value)}
     understood = {name: _understood(name, value, config) for name, value in asked.items()}
     return config if understood == config else understood
+
+
+def _is_odd(name: str, value: Any) -> bool:
+    if name in ("id2label", "label2id"):
+        return not isinstance(value, Mapping)
+    if name == "num_labels":
+        return not is_id(value)
+    return name in _UNASKED and bool(value == _UNASKED[name])
 
 
 def _understood(name: str, value: Any, config: Config) -> Any:

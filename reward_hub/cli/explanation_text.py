@@ -22,8 +22,9 @@ OPEN, CLOSE = "⟦", "⟧"
 
 # Near those of terminals with sixteen colours, which take the nearest; to be read on black and on white.
 _RED, _YELLOW, _GREEN = (200, 0, 0), (180, 120, 0), (0, 150, 0)
-# What would move the cursor or change colours, written out; line ends and tabs stay.
-_CONTROLS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+# What would move the cursor, change colours or turn the direction of writing, written out; line ends and tabs stay.
+_CODES = (*range(32), *range(127, 160), 0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_CONTROLS = {code: repr(chr(code))[1:-1] for code in _CODES if chr(code) not in "\n\t"}
 
 
 def print_explanation(explanation: Explanation, *, file: TextIO | None = None) -> None:

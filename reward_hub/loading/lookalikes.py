@@ -161,7 +161,8 @@ def _qwen3_classifier(config: Config, tensors: TensorShapes, files: frozenset[st
 def _yes_and_no(files: CheckpointFiles, tokenizer: GetTokenizer) -> Mark | None:
     """vLLM's keys in config.json, the labels, or a head made of the rows of "yes" and "no"."""
     config = files.config
-    if config.get("is_original_qwen3_reranker") or set(config.get("classifier_from_token") or ()) == set(_ANSWERS):
+    named = config.get("classifier_from_token")
+    if config.get("is_original_qwen3_reranker") or named in (list(_ANSWERS), list(reversed(_ANSWERS))):
         return Mark("qwen3-reranker", "what config.json says of the tokens 'yes' and 'no'")
     labels = config.get("id2label")
     names = {str(label).lower() for label in labels.values()} if isinstance(labels, dict) else set()

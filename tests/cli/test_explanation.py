@@ -355,10 +355,10 @@ def test_a_classifier_is_marked_where_its_class_reads(reward_hub: Call, tmp_path
 
 def test_a_text_cannot_move_the_cursor(golden_models: GoldenModels) -> None:
     rm = golden_models.load(GoldenSet("seqcls-qwen2", "own"))
-    messages = [{"role": "user", "content": "a\x1b[2J\rb\x9b"}, {"role": "assistant", "content": "c"}]
+    messages = [{"role": "user", "content": "a\x1b[2J\rb\x9b\u202ec\u2066"}, {"role": "assistant", "content": "c"}]
     text = printed(explain(rm, [{"messages": messages}]))
-    assert r"a\x1b[2J\rb\x9b" in text
-    assert not {"\x1b", "\r", "\x9b"} & set(text)
+    assert r"a\x1b[2J\rb\x9b\u202ec\u2066" in text
+    assert not {"\x1b", "\r", "\x9b", "\u202e", "\u2066"} & set(text)
 
 
 def test_the_page_shows_what_is_printed(reward_hub: Call, prm: str) -> None:

@@ -283,6 +283,9 @@ ODD: list[dict[str, Any]] = [
     {"return_dict": False, "use_cache": True},
     {"use_return_dict": False},
     {"output_hidden_states": True, "output_attentions": True},
+    {"id2label": ["LABEL_0"], "label2id": None},
+    {"num_labels": None},
+    {"num_labels": "1"},
 ]
 
 

@@ -146,8 +146,9 @@ def test_a_reranker_loads_as_the_family_that_is_said(tmp_path: Path) -> None:
     assert AutoRM.load(str(reranker(tmp_path / "m")), family="sequence-classifier").family == "sequence-classifier"
 
 
-def test_a_qwen3_classifier_with_a_head_of_its_own_loads_as_such(tmp_path: Path) -> None:
-    assert AutoRM.load(str(reranker(tmp_path / "m", drift=1.0))).family == "sequence-classifier"
+@pytest.mark.parametrize("config", [{}, {"classifier_from_token": [["no"], ["yes"]]}], ids=str)
+def test_a_qwen3_classifier_with_a_head_of_its_own_loads_as_such(config: dict[str, Any], tmp_path: Path) -> None:
+    assert AutoRM.load(str(reranker(tmp_path / "m", drift=1.0, **config))).family == "sequence-classifier"
 
 
 def test_a_reranker_of_the_hub_is_refused_once_its_weights_are_here(
