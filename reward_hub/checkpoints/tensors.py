@@ -24,9 +24,10 @@ EMBEDDINGS = (
     "shared.weight",
 )
 _ROWS = 4096  # read at a time
-# Embeddings, the LM head, and whatever stands in numbered layers or below a backbone's name.
+# Embeddings, the LM head, and whatever stands in numbered layers or below a backbone's name, or sees and hears for it.
 _BACKBONE = re.compile(
     r"embed|wte|wpe|lm_head|lora_|(^|\.)(layers?|h|blocks?)\.\d+\.|^(model|transformer|gpt_neox|bert|roberta|deberta)\."
+    r"|(^|\.)(multi_modal_projector|mm_projector|vision\w*|visual|audio\w*)\."
 )
 
 

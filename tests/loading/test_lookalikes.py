@@ -249,6 +249,17 @@ def test_three_heads_are_refused_by_their_names(tmp_path: Path) -> None:
         assert all(f"{name}.weight" in str(caught.value) for name in ("score", "v_head", "regression_head"))
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["multi_modal_projector.mm_input_projection_weight", "vision_tower.head.probe.weight", "visual.proj.weight"],
+)
+def test_what_sees_images_for_a_backbone_is_no_second_head(name: str, tmp_path: Path) -> None:
+    golden = GoldenSet("seqcls-llama3", "own")
+    spec = copy.deepcopy(golden.spec)
+    spec["files"]["model.safetensors"][name] = {"shape": [16, spec["config"]["hidden_size"]]}
+    assert AutoRM.inspect(golden.make(tmp_path / "m", spec))["family"] == "sequence-classifier"
+
+
 def outcome(ask: Callable[[], object]) -> str:
     try:
         return f"no error: {ask()}"[:200]
