@@ -18,10 +18,14 @@ from safetensors.torch import load_file
 from torch.nn import functional
 
 Tensors = dict[str, torch.Tensor]
+# Positions whose logits over a whole vocabulary are held at once: 150 MB.
+BLOCK = 128
 # (ids, positions) -> scores
 Forward = Callable[[list[int], list[int]], list[float]]
 # (hidden vectors at the positions, tensors, config) -> scores
 Head = Callable[[Any, Tensors, Any], Any]
+# Two causal models, whose log-probabilities are compared.
+IMPLICIT = ("dpo-implicit", "drsow", "drsow-bos")
 # What the checkpoints of a set call their backbone, where it is not "model.".
 PREFIXES = {"ldl-gemma2": "", "starling-7b": "transformer."}
 MODEL_TYPES = {"reasoneval": "mistral", "internlm2-reward": "llama"}
@@ -34,7 +38,7 @@ def forward_of(slug: str, folder: Path, beta: float = 1.0) -> Forward:
             return _classifier(folder)
         if slug == "trl-prm-token-classification":
             return _token_classifier(folder)
-        if slug in ("dpo-implicit", "drsow", "drsow-bos"):
+        if slug in IMPLICIT:
             return _log_ratio(folder, beta, mean=slug != "dpo-implicit")
         tensors, net = _backbone(slug, folder)
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -78,9 +82,13 @@ def _log_ratio(folder: Path, beta: float, *, mean: bool) -> Forward:
     def forward(ids: list[int], positions: list[int]) -> list[float]:
         sums = []
         for net in nets:
-            logits = net.lm_head(_hidden(net.model, ids)[[place - 1 for place in positions]])
-            logprobs = logits.double().log_softmax(-1)
-            sums.append(float(logprobs[range(len(positions)), [ids[place] for place in positions]].sum()))
+            states, logprobs = _hidden(net.model, ids), []
+            for first in range(0, len(positions), BLOCK):
+                places = positions[first : first + BLOCK]
+                logits = net.lm_head(states[[place - 1 for place in places]]).double()
+                taken = logits[range(len(places)), [ids[place] for place in places]]
+                logprobs.append(taken - logits.logsumexp(-1))
+            sums.append(float(torch.cat(logprobs).sum()))
         return [beta * (sums[0] - sums[1]) / (len(positions) if mean else 1)]
 
     return forward
@@ -275,8 +283,12 @@ HEADS: dict[str, Head] = {
 def scored(cases: Sequence[Any], slug: str) -> set[str]:
     """The ids of the cases whose scores are compared: the hard ones and every fourth real one.
 
-    Those of 8,000 tokens in three checkpoints alone, of three kinds: attention over them takes a second each.
+    Fewer where each takes a second or more: 8,000 tokens in three checkpoints alone, of three kinds; of implicit
+    rewards, which need two models' logits over the whole vocabulary at every token of a response, every twentieth.
     """
-    long = {"hard/8k tokens", "hard/many"}
-    kept = {case["id"] for i, case in enumerate(cases) if i % 4 == 0 or case["id"].startswith("hard/")}
+    long, implicit = {"hard/8k tokens", "hard/many"}, slug in IMPLICIT
+    step = 20 if implicit else 4
+    kept = {case["id"] for i, case in enumerate(cases) if i % step == 0 or case["id"].startswith("hard/")}
+    if implicit:
+        long.add("hard/long answer")
     return kept if slug in ("seqcls-llama3", "seqcls-qwen3", "rlhflow-prm") else kept - long
