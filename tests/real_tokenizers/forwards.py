@@ -58,10 +58,14 @@ def _hidden(net: Any, ids: list[int]) -> Any:
     return _run(net, ids).last_hidden_state[0]
 
 
-def _stock(auto: Any, folder: Path, **options: Any) -> Any:
+def _stock(auto: Any, folder: Path, **fields: Any) -> Any:
     gemma = "gemma" in json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
     attention = "eager" if gemma else "sdpa"  # Gemma-2 caps attention, which sdpa does not
-    return auto.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention, **options).eval()
+    config = transformers.AutoConfig.from_pretrained(folder, **fields)
+    if (config.model_type, getattr(config, "hidden_act", None)) == ("gemma", "gelu"):
+        # As Gemma was trained; transformers reads its first configs so from 5.19 on.
+        config.hidden_act = config.hidden_activation = "gelu_pytorch_tanh"
+    return auto.from_pretrained(folder, config=config, dtype=torch.float32, attn_implementation=attention).eval()
 
 
 def _classifier(folder: Path) -> Forward:
