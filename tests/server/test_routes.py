@@ -280,6 +280,7 @@ def test_sigterm_lets_requests_end_and_exits_with_0(serve_known: Start, how: int
     for thread in threads:
         thread.join()
     assert [reply.json()["data"][0]["score"] for reply in replies] == [score_of("sleep 1.5")] * 3
+    server.process.wait(timeout=30)  # the signal of `stop` would meet a process that is about to end
     assert server.stop()[0] == 0
 
 
