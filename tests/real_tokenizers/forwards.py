@@ -81,9 +81,12 @@ def _token_classifier(folder: Path) -> Forward:
 def _log_ratio(folder: Path, beta: float, *, mean: bool) -> Forward:
     """Log-probabilities of the response's tokens under the policy less those under the reference."""
     nets = [_stock(transformers.AutoModelForCausalLM, folder / part) for part in ("policy", "reference")]
+    # Dr. SoW's sums leave out the padding token, wherever it stands.
+    padding = transformers.AutoTokenizer.from_pretrained(folder / "policy").pad_token_id if mean else None
 
     @torch.no_grad()
     def forward(ids: list[int], positions: list[int]) -> list[float]:
+        positions = [place for place in positions if ids[place] != padding]
         sums = []
         for net in nets:
             states, logprobs = _hidden(net.model, ids), []
