@@ -35,6 +35,18 @@ OWN_SIZES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
 }
 
+# Latent attention has heads of its own sizes.
+LATENT: dict[str, Any] = {
+    "head_dim": None,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 8,
+    "kv_lora_rank": 8,
+    "qk_nope_head_dim": 4,
+    "qk_rope_head_dim": 4,
+    "v_head_dim": 6,
+    "first_k_dense_replace": 1,
+}
+
 
 # Decoders of any class, small enough that many can be made; those fields are set that a class has.
 DECODER_SIZES: dict[str, Any] = {

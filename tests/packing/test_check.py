@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from model_classes import random_weights, tiny_decoder
+from model_classes import LATENT, random_weights, tiny_decoder
 
 from reward_hub.backends.packing import attention
 from reward_hub.backends.packing.check import packing_of
@@ -17,17 +17,6 @@ from reward_hub.backends.packing.model import PackedModel
 from reward_hub.backends.packing.plan import Costs
 
 CPU = torch.device("cpu")
-# Latent attention has heads of its own sizes.
-LATENT: dict[str, Any] = {
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_nope_head_dim": 4,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 6,
-    "first_k_dense_replace": 1,
-}
 SLIDING = ["full_attention", "full_attention", "sliding_attention", "full_attention"]
 
 # Packed, and held to one at a time: decoders of plain attention, with experts, few heads, latent attention, caps.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from golden_sets import GoldenModels, GoldenSet, score_case
-from model_classes import tiny_decoder
+from model_classes import LATENT, tiny_decoder
 
 from reward_hub import AutoRM
 from reward_hub.backends.tuning import kernels as in_torch
@@ -91,18 +91,6 @@ def test_a_tuned_model_is_no_farther_from_float32(everything_pays: None, model_t
     # The means: of some thousand numbers one is the farthest by chance.
     assert apart.mean() <= 1.5 * own.mean()
     assert apart.max() <= 3 * own.max()
-
-
-LATENT = {
-    "head_dim": None,
-    "num_key_value_heads": 4,
-    "q_lora_rank": 8,
-    "kv_lora_rank": 8,
-    "qk_nope_head_dim": 4,
-    "qk_rope_head_dim": 4,
-    "v_head_dim": 6,
-    "first_k_dense_replace": 1,
-}
 
 
 @pytest.mark.parametrize(("model_type", "values"), [("mixtral", {}), ("deepseek_v3", LATENT)])
